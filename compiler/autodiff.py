@@ -1,0 +1,234 @@
+"""Reverse-mode differentiation of a sequence of operators.
+
+`backward` works on `Record`s with any `Builder`: the frontend's tape calls it, eager or tracing.
+`differentiate` is the same on an onnx_ir graph, to which it appends the backward nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from onnxtape.compiler import registry
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import format_shape, same_shape
+from onnxtape.compiler.dtypes import is_floating
+from onnxtape.compiler.errors import GradientError, ShapeError, located
+from onnxtape.compiler.record import Record
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+V = TypeVar("V")
+
+
+def backward(
+    b: Builder[V],
+    records: Sequence[Record[V]],
+    targets: Sequence[V],
+    sources: Sequence[V],
+    output_gradients: Sequence[V | None] | None = None,
+) -> list[V | None]:
+    """Emit the gradient of the sum of `targets` with respect to each source.
+
+    Args:
+        b: what the backward operators are emitted with.
+        records: the forward operators, in an order in which they can run.
+        targets: floating-point values to differentiate.
+        sources: values to differentiate by.
+        output_gradients: the cotangent of each target, of its shape; ones where None.
+
+    Returns:
+        One gradient per source, of its shape and dtype; None where no differentiable path leads
+        from it to a target.
+
+    Raises:
+        GradientError: an operator on such a path has no rule, or its rule refuses.
+    """
+    for target in targets:
+        if not is_floating(b.dtype(target)):
+            raise GradientError(
+                f"a gradient needs a floating-point target, not {b.dtype(target)}; "
+                "cast it, or differentiate the value it was computed from"
+            )
+    path = _path(b, records, targets, sources)
+    gradients: dict[int, list[V]] = {}
+    seeds = output_gradients or [None] * len(targets)
+    for target, seed in zip(targets, seeds, strict=True):
+        if seed is None:
+            seed = b.full_like(target, 1.0)
+        elif not _compatible(b, seed, target):
+            raise ShapeError(
+                f"an output gradient has shape {format_shape(b.shape(seed))}, "
+                f"its target {format_shape(b.shape(target))}; they must be equal"
+            )
+        gradients.setdefault(id(target), []).append(seed)
+
+    # A source may itself be an intermediate of the path, so sums are kept after use.
+    for record, wanted in reversed(path):
+        arrived = [_collect(b, gradients, output) for output in record.outputs]
+        if all(g is None for g in arrived):
+            continue
+        with b.origin(record.provenance, "backward"):
+            for value, grad in _apply_rule(b, record, wanted, arrived):
+                gradients.setdefault(id(value), []).append(grad)
+    return [_collect(b, gradients, source) for source in sources]
+
+
+def _compatible(b: Builder[V], seed: V, target: V) -> bool:
+    given, expected = b.shape(seed), b.shape(target)
+    if given is None or expected is None or same_shape(given, expected):
+        return True
+    return len(given) == len(expected) and all(
+        x == y or not (isinstance(x, int) and isinstance(y, int))
+        for x, y in zip(given, expected, strict=True)
+    )
+
+
+def _path(
+    b: Builder[V], records: Sequence[Record[V]], targets: Sequence[V], sources: Sequence[V]
+) -> list[tuple[Record[V], list[bool]]]:
+    """The records between sources and targets, each with the inputs that want a gradient."""
+    active = {id(s) for s in sources if is_floating(b.dtype(s))}
+    reached: list[tuple[Record[V], list[bool]]] = []
+    for record in records:
+        wanted = [x is not None and id(x) in active for x in record.inputs]
+        if not any(wanted) or registry.has_zero_gradient(record.op_type):
+            continue
+        differentiable = [o for o in record.outputs if is_floating(b.dtype(o))]
+        if differentiable:
+            active.update(map(id, differentiable))
+            reached.append((record, wanted))
+    needed = {id(t) for t in targets}
+    path: list[tuple[Record[V], list[bool]]] = []
+    for record, wanted in reversed(reached):
+        if any(id(o) in needed for o in record.outputs):
+            path.append((record, wanted))
+            needed.update(id(x) for x, w in zip(record.inputs, wanted, strict=True) if w)
+    path.reverse()
+    return path
+
+
+def _collect(b: Builder[V], gradients: dict[int, list[V]], value: V) -> V | None:
+    """The sum of what has arrived for `value`, kept as one value from then on."""
+    parts = gradients.get(id(value))
+    if parts is None:
+        return None
+    if len(parts) == 2:
+        parts[:] = [b.op("Add", *parts)]
+    elif len(parts) > 2:
+        parts[:] = [b.op("Sum", *parts)]
+    return parts[0]
+
+
+def _apply_rule(
+    b: Builder[V], record: Record[V], wanted: Sequence[bool], arrived: Sequence[V | None]
+) -> list[tuple[V, V]]:
+    entry = registry.lookup(record.op_type) if record.domain == "" else None
+    if entry is None:
+        raise GradientError(
+            located(
+                f"{record.title} has no gradient rule, and it lies between the target and a "
+                "source; stop the gradient there with ot.stop_gradient, or give it one with "
+                "ot.custom_gradient",
+                record.provenance,
+            )
+        )
+    try:
+        return _input_gradients(b, record, wanted, entry, entry.rule(b, record, *arrived))
+    except registry.Refusal as refusal:
+        raise GradientError(
+            located(f"{record.title} cannot be differentiated: {refusal}", record.provenance)
+        ) from None
+
+
+def _input_gradients(
+    b: Builder[V],
+    record: Record[V],
+    wanted: Sequence[bool],
+    entry: registry.Gradient,
+    results: Sequence[Any],
+) -> list[tuple[V, V]]:
+    pairs: list[tuple[V, V]] = []
+    for i, (value, is_wanted) in enumerate(zip(record.inputs, wanted, strict=True)):
+        if not is_wanted or value is None:
+            continue
+        if i >= len(results):
+            raise registry.Refusal(f"its rule does not cover input {i}")
+        grad: Any = results[i]() if callable(results[i]) else results[i]
+        if grad is not None:
+            grad = b.sum_to(grad, value) if entry.broadcasts else grad
+            pairs.append((value, b.refine_shape(grad, b.shape(value))))
+    return pairs
+
+
+def differentiate(
+    graph: ir.Graph,
+    targets: Sequence[ir.Value | str],
+    sources: Sequence[ir.Value | str],
+    output_gradients: Sequence[ir.Value | None] | None = None,
+) -> list[ir.Value | None]:
+    """Append to `graph` the backward pass of the sum of `targets`.
+
+    Args:
+        graph: an onnx_ir graph whose values carry dtypes (and shapes, as far as known), with its
+            nodes in topological order and opset 21 or later for the default domain.
+        targets: floating-point values of the graph, or their names.
+        sources: values of the graph, or their names: inputs, initializers or intermediates.
+        output_gradients: one cotangent per target; ones where None.
+
+    Returns:
+        One value per source: the gradient, with the source's shape and dtype, or None where the
+        targets do not depend on it. The graph's outputs are left alone.
+
+    Raises:
+        GradientError: an operator between a source and a target has no rule or refuses.
+        KeyError: the graph holds no value of that name.
+    """
+    from onnxtape.compiler.graph_builder import GraphBuilder
+
+    by_name: dict[str, ir.Value] = {}
+    if any(isinstance(v, str) for v in (*targets, *sources)):
+        values = [*graph.inputs, *graph.initializers.values()]
+        values.extend(output for node in graph for output in node.outputs)
+        by_name = {v.name: v for v in values if v.name}
+
+    def resolve(value: ir.Value | str) -> ir.Value:
+        if not isinstance(value, str):
+            return value
+        if value not in by_name:
+            raise KeyError(f"the graph has no value named '{value}'")
+        return by_name[value]
+
+    builder = GraphBuilder(graph, opset=max(graph.opset_imports.get("", 21), 21))
+    records = [record_of(node) for node in graph]
+    return backward(
+        builder,
+        records,
+        [resolve(t) for t in targets],
+        [resolve(s) for s in sources],
+        output_gradients,
+    )
+
+
+def record_of(node: ir.Node) -> Record[ir.Value]:
+    """A graph's node as the driver sees it."""
+    from onnxtape.compiler.errors import Provenance
+
+    return Record(
+        node.op_type,
+        tuple(node.inputs),
+        tuple(node.outputs),
+        {name: _plain(attr) for name, attr in node.attributes.items()},
+        domain="" if node.domain == "ai.onnx" else node.domain,
+        name=node.name or "",
+        provenance=Provenance.from_metadata(node.metadata_props),
+    )
+
+
+def _plain(attr: ir.Attr) -> Any:
+    import onnx_ir as ir
+
+    if attr.type == ir.AttributeType.TENSOR:
+        return attr.as_tensor().numpy()
+    return attr.value

@@ -1,0 +1,255 @@
+"""A `Builder` that appends to an onnx_ir graph and infers shapes and dtypes as it goes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_shape_inference import (
+    OpUsageError,
+    ShapeInferenceContext,
+    ShapeInferenceError,
+    registry,
+)
+
+from onnxtape.compiler import dtypes
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
+from onnxtape.compiler.errors import (
+    DtypeError,
+    Phase,
+    Provenance,
+    ShapeError,
+    describe_operands,
+    located,
+)
+
+#: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
+#: Shape inference for them is ours: two different symbols must not be taken for equal.
+BROADCASTING = frozenset(
+    "Add Sub Mul Div Pow Mod Max Min Sum Mean Where Equal Greater GreaterOrEqual Less LessOrEqual "
+    "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor".split()
+)
+
+
+class GraphBuilder(Builder[ir.Value]):
+    """Appends nodes to `graph`, or leaves them unattached when `graph` is None.
+
+    Args:
+        graph: where nodes and constants go.
+        opset: the default-domain opset version of the emitted operators.
+        provenance: called once per node for the user's place; None keeps no notes.
+    """
+
+    def __init__(self, graph: ir.Graph | None, *, opset: int = 21) -> None:
+        registry.collect()
+        self.graph = graph
+        self.opset = opset
+        self.provenance: Provenance | None = None
+        self._context = ShapeInferenceContext(opset_imports={"": opset})
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._counter = 0
+        self._names: set[str] = _names_in(graph) if graph is not None else set()
+
+    # Builder ------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any],
+        outputs: int = 1,
+    ) -> tuple[ir.Value, ...]:
+        self._check_dtypes(op_type, inputs)
+        node = ir.Node(
+            "",
+            op_type,
+            inputs,
+            attributes=[_attribute(k, v) for k, v in attributes.items()],
+            num_outputs=outputs,
+            metadata_props=self.provenance.to_metadata() if self.provenance else None,
+        )
+        for output in node.outputs:
+            output.name = self.unique_name(op_type)
+        node.name = f"{node.outputs[0].name}_node"
+        self._infer(node)
+        if self.graph is not None:
+            self.graph.append(node)
+        return tuple(node.outputs)
+
+    def constant(self, array: npt.ArrayLike) -> ir.Value:
+        data = np.asarray(array)
+        key = (data.dtype.str + data.dtype.name, data.shape, data.tobytes())
+        value = self._constants.get(key)
+        if value is None:
+            name = self.unique_name("const")
+            tensor = ir.tensor(data, name=name)
+            value = ir.Value(
+                name=name,
+                shape=ir.Shape(data.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+            if self.graph is not None:
+                self.graph.register_initializer(value)
+            self._constants[key] = value
+        return value
+
+    def shape(self, value: ir.Value) -> Shape | None:
+        if value.shape is None:
+            return None
+        return tuple(d if isinstance(d, int) else d.value for d in value.shape.dims)
+
+    def dtype(self, value: ir.Value) -> dtypes.DType:
+        if value.dtype is None:
+            raise DtypeError(f"the dtype of '{value.name}' is unknown")
+        return dtypes.from_onnx(value.dtype.value)
+
+    def constant_value(self, value: ir.Value) -> npt.NDArray[Any] | None:
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None or (value.is_graph_input() and value.is_initializer()):
+            return None
+        return tensor.numpy()
+
+    def refine_shape(self, value: ir.Value, shape: Shape | None) -> ir.Value:
+        if shape is None:
+            return value
+        known = self.shape(value)
+        if known is None or len(known) != len(shape):
+            value.shape = ir.Shape(shape)
+        else:
+            # A number says more than a symbol; what `shape` calls by name, keeps that name.
+            value.shape = ir.Shape(
+                [k if isinstance(k, int) or s is None else s for k, s in zip(known, shape, strict=True)]
+            )
+        return value
+
+    @contextmanager
+    def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:
+        previous = self.provenance
+        self.provenance = (provenance or Provenance()).with_phase(phase)
+        try:
+            yield
+        finally:
+            self.provenance = previous
+
+    # Names and values ---------------------------------------------------------------------------
+
+    def unique_name(self, stem: str) -> str:
+        """A value name that this graph does not hold yet."""
+        while True:
+            self._counter += 1
+            name = f"{stem}_{self._counter}"
+            if name not in self._names:
+                self._names.add(name)
+                return name
+
+    def input(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
+        """Append a graph input."""
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(shape),
+            type=ir.TensorType(ir.DataType(dtypes.to_onnx(dtype))),
+        )
+        self._names.add(name)
+        if self.graph is not None:
+            self.graph.inputs.append(value)
+        return value
+
+    # Checks -------------------------------------------------------------------------------------
+
+    def _check_dtypes(self, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+        bound: dict[str, tuple[int, dtypes.DType]] = {}
+        for i, value in enumerate(inputs):
+            if value is None or value.dtype is None:
+                continue
+            constraint, allowed = _formal_input(op_type, self.opset, i)
+            dtype = self.dtype(value)
+            if dtypes.type_string(dtype) not in allowed:
+                raise DtypeError(
+                    located(
+                        f"{op_type} does not take {dtype} for input {i}; "
+                        f"it takes {', '.join(sorted(allowed))}"
+                        + describe_operands(self._describe(inputs)),
+                        self.provenance,
+                    )
+                )
+            first, expected = bound.setdefault(constraint, (i, dtype))
+            if expected != dtype:
+                raise DtypeError(
+                    located(
+                        f"{op_type} needs inputs {first} and {i} to have one dtype, "
+                        f"not {expected} and {dtype}; convert one of them with ops.cast"
+                        + describe_operands(self._describe(inputs)),
+                        self.provenance,
+                    )
+                )
+
+    def _infer(self, node: ir.Node) -> None:
+        infer = registry.get("", node.op_type, version=self.opset)
+        if infer is None:
+            return
+        try:
+            infer(self._context, node)
+            if node.op_type in BROADCASTING:
+                shapes = [self.shape(v) for v in node.inputs if v is not None]
+                if None not in shapes:
+                    node.outputs[0].shape = ir.Shape(broadcast_shapes(*shapes))  # type: ignore[arg-type]
+        except (ShapeInferenceError, OpUsageError, ValueError) as error:
+            reason = getattr(error, "message", str(error))
+            raise ShapeError(
+                located(
+                    f"{node.op_type}: {reason}" + describe_operands(self._describe(node.inputs)),
+                    self.provenance,
+                )
+            ) from None
+
+    def _describe(self, inputs: Sequence[ir.Value | None]) -> list[str]:
+        return [
+            "(omitted)"
+            if v is None
+            else f"{self.dtype(v) if v.dtype else '?'} {format_shape(self.shape(v))}"
+            for v in inputs
+        ]
+
+
+@functools.cache
+def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
+    try:
+        return onnx.defs.get_schema(op_type, opset, "")
+    except onnx.defs.SchemaError:
+        raise ValueError(f"opset {opset} has no operator {op_type}") from None
+
+
+@functools.cache
+def _formal_input(op_type: str, opset: int, index: int) -> tuple[str, frozenset[str]]:
+    """The type constraint's name and the type strings that input `index` may have."""
+    schema = _schema(op_type, opset)
+    formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema.inputs else None
+    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
+    if formal is None or (index >= len(schema.inputs) and formal.option != variadic):
+        raise ShapeError(f"{op_type} takes at most {len(schema.inputs)} inputs")
+    independent = formal.option == variadic and not formal.is_homogeneous
+    constraint = f"{formal.type_str}#{index}" if independent else formal.type_str
+    return constraint, frozenset(formal.types)
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    if isinstance(value, np.ndarray):
+        value = ir.tensor(value)
+    elif isinstance(value, (bool, np.integer)):
+        value = int(value)
+    return ir.convenience.convert_attribute(name, value)
+
+
+def _names_in(graph: ir.Graph) -> set[str]:
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        values.extend(node.outputs)
+    return {v.name for v in values if v.name}

@@ -1,0 +1,109 @@
+"""Replace what does not depend on the inputs by its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxtape.compiler.autodiff import record_of
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.passes import GraphPass
+
+Array = npt.NDArray[Any]
+#: (op_type, inputs, attributes, number of outputs) -> outputs
+Evaluator = Callable[[str, Sequence[Array | None], dict[str, Any], int], Sequence[Array]]
+
+_CONTROL_FLOW = frozenset(("If", "Loop", "Scan"))
+_RANDOM = frozenset(
+    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split()
+)
+
+
+class FoldConstants(GraphPass):
+    """Evaluates nodes whose inputs are all constants, and takes values that shapes determine.
+
+    A node is left alone when folding it would store more than `size_limit` elements that it makes
+    out of fewer.
+
+    Args:
+        evaluate: runs one operator; default: ONNX's reference implementation.
+        size_limit: in elements.
+    """
+
+    def __init__(self, evaluate: Evaluator | None = None, size_limit: int = 1024) -> None:
+        self._evaluate = evaluate or evaluate_by_reference
+        self._size_limit = size_limit
+
+    def run(self, model: ir.Model) -> bool:
+        graph = model.graph
+        opset = model.opset_imports.get("", 21)
+        builder = GraphBuilder(graph, opset=opset)
+        changed = False
+        for node in list(graph):
+            if node.op_type in _CONTROL_FLOW or node.op_type in _RANDOM:
+                continue
+            if any(output.is_graph_output() for output in node.outputs):
+                continue
+            values = self._values(builder, node)
+            if values is None:
+                continue
+            for output, value in zip(node.outputs, values, strict=True):
+                ir.convenience.replace_all_uses_with(output, builder.constant(value))
+            graph.remove(node, safe=True)
+            changed = True
+        return changed
+
+    def _values(self, builder: GraphBuilder, node: ir.Node) -> list[Array] | None:
+        known = [builder.constant_value(output) for output in node.outputs]
+        if all(value is not None for value in known):
+            return [value for value in known if value is not None]
+        inputs = [None if x is None else builder.constant_value(x) for x in node.inputs]
+        if any(x is not None and v is None for x, v in zip(node.inputs, inputs, strict=True)):
+            return None
+        if node.op_type == "ConstantOfShape" and inputs[0] is not None:
+            # Made where it is used, it costs no storage.
+            if np.prod(inputs[0], dtype=np.float64) > 1:
+                return None
+        record = record_of(node)
+        values = self._evaluate(
+            node.op_type, inputs, dict(record.attributes), len(node.outputs)
+        )
+        size = sum(np.size(v) for v in values)
+        if size > self._size_limit and size > sum(np.size(x) for x in inputs if x is not None):
+            return None
+        return [np.asarray(v) for v in values]
+
+
+def evaluate_by_reference(
+    op_type: str, inputs: Sequence[Array | None], attributes: dict[str, Any], outputs: int
+) -> Sequence[Array]:
+    """Run one operator of opset 21 in `onnx.reference`."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    plain = {
+        k: numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v
+        for k, v in attributes.items()
+    }
+    node = helper.make_node(
+        op_type,
+        ["" if x is None else f"x{i}" for i, x in enumerate(inputs)],
+        [f"y{i}" for i in range(outputs)],
+        **plain,
+    )
+    infos = [
+        helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for i, x in enumerate(inputs)
+        if x is not None
+    ]
+    graph = helper.make_graph(
+        [node], "fold", infos, [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    feeds = {f"x{i}": x for i, x in enumerate(inputs) if x is not None}
+    return [np.asarray(y) for y in ReferenceEvaluator(model).run(None, feeds)]

@@ -1,0 +1,158 @@
+"""An order of the nodes in which state can be updated in place.
+
+A state output may share its state input's buffer when nothing can read the old value after the new
+one has begun to be written. `schedule_updates` finds an order in which that holds for as many
+entries as possible and says which they are. It must see the graph that will really run, after all
+other rewrites, and whoever runs it must keep to the order (ONNX Runtime: optimizations off,
+ExecutionOrder.PRIORITY_BASED).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+#: Operators whose result may be a view of their first input's memory: readers of it are readers of
+#: that memory.
+_VIEWS = frozenset(
+    ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Optional", "Dropout")
+)
+
+#: Operators that read each element before they write the one in its place, and no other after.
+_ELEMENTWISE = frozenset(
+    "Add Sub Mul Div Neg Abs Sqrt Exp Log Reciprocal Identity Where Max Min Clip Relu Sigmoid Tanh "
+    "BitwiseXor BitwiseAnd BitwiseOr Cast".split()
+)
+
+
+def schedule_updates(model: ir.Model, state: Mapping[str, str]) -> frozenset[str]:
+    """Reorder the nodes of `model` so that updates come after the readers of what they overwrite.
+
+    Args:
+        model: the graph as it will run; operators of any domain.
+        state: state input name -> state output name.
+
+    Returns:
+        The state inputs whose outputs may be written in place in this order.
+    """
+    graph = model.graph
+    nodes = list(graph)
+    index = {id(node): i for i, node in enumerate(nodes)}
+    inputs = {v.name: v for v in graph.inputs}
+    outputs = {v.name: v for v in graph.outputs}
+
+    owner = dict(index)  # nodes of subgraphs belong to the node that holds the subgraph
+    for i, node in enumerate(nodes):
+        for inner in _inner_nodes(node):
+            owner[id(inner)] = i
+
+    # Per writer: the nodes that must have run before it may write in place.
+    readers: dict[int, set[int]] = {}
+    writers: dict[str, int] = {}
+    for source, target in state.items():
+        producer = outputs[target].producer() if target in outputs else None
+        if producer is None or source not in inputs:
+            continue
+        reading, views = _readers(inputs[source], owner)
+        writer = index[id(producer)]
+        if writer in reading and not _writes_elementwise(producer, inputs[source], views):
+            continue
+        writers[source] = writer
+        readers.setdefault(writer, set()).update(reading - {writer})
+
+    order = _order(nodes, index, readers)
+    position = {node: place for place, node in enumerate(order)}
+    graph.remove(nodes)
+    graph.extend(nodes[i] for i in order)
+    return frozenset(
+        source
+        for source, writer in writers.items()
+        if all(position[r] < position[writer] for r in readers[writer])
+    )
+
+
+def _readers(value: ir.Value, owner: Mapping[int, int]) -> tuple[set[int], set[int]]:
+    """The nodes that may read the value's memory, and the values that may be views of it."""
+    reading: set[int] = set()
+    pending, views = [value], {id(value)}
+    while pending:
+        for node, place in pending.pop().uses():
+            reading.add(owner[id(node)])
+            if node.op_type in _VIEWS and place == 0:
+                fresh = [o for o in node.outputs if id(o) not in views]
+                views.update(map(id, fresh))
+                pending.extend(fresh)
+    return reading, views
+
+
+def _writes_elementwise(node: ir.Node, source: ir.Value, views: set[int]) -> bool:
+    """Whether `node` may overwrite `source`, which it reads, element by element."""
+    if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
+        return False
+    # Only the operand itself lines up with what is written; a view of it may be broadcast.
+    aliases = [x for x in node.inputs if id(x) in views]
+    return all(x is source for x in aliases) and source.dtype == node.outputs[0].dtype
+
+
+def _inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
+    for attr in node.attributes.values():
+        if attr.type == ir.AttributeType.GRAPH:
+            yield from attr.as_graph().all_nodes()
+
+
+def _order(
+    nodes: list[ir.Node], index: Mapping[int, int], readers: Mapping[int, set[int]]
+) -> list[int]:
+    """Topological, by the given order; a writer waits for its readers while others can run."""
+    successors: list[list[int]] = [[] for _ in nodes]
+    missing = [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        sources = {index[id(p)] for p in _producers(node) if id(p) in index}
+        missing[i] = len(sources)
+        for source in sources:
+            successors[source].append(i)
+    waits = {writer: len(reading) for writer, reading in readers.items()}
+    blocks: dict[int, list[int]] = {}
+    for writer, reading in readers.items():
+        for reader in reading:
+            blocks.setdefault(reader, []).append(writer)
+
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
+    held: set[int] = set()
+    held_order: list[int] = []
+    order: list[int] = []
+    while ready or held:
+        if ready:
+            i = heapq.heappop(ready)
+            if waits.get(i, 0) > 0:
+                held.add(i)
+                heapq.heappush(held_order, i)
+                continue
+        else:
+            # Nothing else can run: this one cannot be written in place.
+            i = heapq.heappop(held_order)
+            if i not in held:
+                continue
+            held.discard(i)
+        order.append(i)
+        for writer in blocks.get(i, ()):
+            waits[writer] -= 1
+            if waits[writer] == 0 and writer in held:
+                held.discard(writer)
+                heapq.heappush(ready, writer)
+        for successor in successors[i]:
+            missing[successor] -= 1
+            if missing[successor] == 0:
+                heapq.heappush(ready, successor)
+    return order
+
+
+def _producers(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes whose outputs `node` uses, inside its subgraphs too."""
+    for user in (node, *_inner_nodes(node)):
+        for value in user.inputs:
+            if value is not None and (producer := value.producer()) is not None:
+                yield producer

@@ -1,0 +1,75 @@
+"""Algebraic identities: x * 1, x + 0, -(-x), casts and transposes that undo each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtape.compiler.dims import same_shape
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.passes import GraphPass
+
+
+class Simplify(GraphPass):
+    """Replaces a node by one of its inputs where the two are equal for every value.
+
+    x + 0 and x * 1 count as x; x * 0 does not count as 0, because of infinities and NaNs.
+    """
+
+    def run(self, model: ir.Model) -> bool:
+        builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
+        changed = False
+        for node in list(model.graph):
+            if any(output.is_graph_output() for output in node.outputs):
+                continue
+            same = _equal_input(builder, node)
+            if same is not None:
+                ir.convenience.replace_all_uses_with(node.outputs[0], same)
+                model.graph.remove(node, safe=True)
+                changed = True
+        return changed
+
+
+def _equal_input(b: GraphBuilder, node: ir.Node) -> ir.Value | None:
+    op, inputs, out = node.op_type, node.inputs, node.outputs[0]
+    x = inputs[0] if inputs else None
+    if x is None:
+        return None
+    if op == "Identity":
+        return x
+    if op in ("Mul", "Add", "Sub", "Div"):
+        neutral = 1.0 if op in ("Mul", "Div") else 0.0
+        commutes = op in ("Mul", "Add")
+        for value, other in ((x, inputs[1]), *(((inputs[1], x),) if commutes else ())):
+            if value is None or other is None:
+                continue
+            constant = b.constant_value(other)
+            if constant is not None and constant.size == 1 and constant.item() == neutral:
+                return value if same_shape(b.shape(value), b.shape(out)) else None
+        return None
+    if op == "Neg":
+        inner = x.producer()
+        return inner.inputs[0] if inner is not None and inner.op_type == "Neg" else None
+    if op == "Cast":
+        return x if x.dtype == out.dtype else None
+    if op in ("Reshape", "Expand"):
+        return x if same_shape(b.shape(x), b.shape(out)) else None
+    if op == "Transpose":
+        return _untransposed(node, x)
+    return None
+
+
+def _untransposed(node: ir.Node, x: ir.Value) -> ir.Value | None:
+    perm: Any = node.attributes["perm"].value if "perm" in node.attributes else None
+    if perm is None:
+        return None
+    if list(perm) == sorted(perm):
+        return x
+    inner = x.producer()
+    if inner is None or inner.op_type != "Transpose" or "perm" not in inner.attributes:
+        return None
+    first: Any = inner.attributes["perm"].value
+    both = np.asarray(first)[np.asarray(perm)]
+    return inner.inputs[0] if list(both) == sorted(perm) else None

@@ -1,0 +1,82 @@
+"""The invariants of a graph, checked between any two passes."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from onnxtape.compiler.errors import VerificationError
+
+
+def verify(model: ir.Model, after: str = "") -> None:
+    """Check that `model` is a well-formed graph of standard operators.
+
+    Every value is defined once, before its uses, under a name of its own; every node is an operator
+    of the default domain in the model's opset with a permitted number of inputs and outputs; inputs,
+    outputs and intermediates carry dtypes.
+
+    Args:
+        model: what to check.
+        after: the pass that ran last, for the message.
+
+    Raises:
+        VerificationError: the first thing found wrong.
+    """
+    try:
+        _verify_graph(model.graph, model.opset_imports.get("", 1), set(), set())
+    except VerificationError as error:
+        raise VerificationError(f"after {after}: {error}" if after else str(error)) from None
+
+
+def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str]) -> None:
+    defined = set(defined)
+
+    def define(value: ir.Value, where: str) -> None:
+        if not value.name:
+            raise VerificationError(f"{where} has no name")
+        if value.name in names:
+            raise VerificationError(f"the name '{value.name}' is defined twice")
+        if value.dtype is None:
+            raise VerificationError(f"the dtype of '{value.name}' ({where}) is unknown")
+        names.add(value.name)
+        defined.add(id(value))
+
+    for value in graph.inputs:
+        define(value, "a graph input")
+    for value in graph.initializers.values():
+        if id(value) not in defined:
+            define(value, "an initializer")
+    for node in graph:
+        if node.domain not in ("", "ai.onnx"):
+            raise VerificationError(f"{node.domain}::{node.op_type} is not a standard operator")
+        _verify_arity(node, opset)
+        for i, value in enumerate(node.inputs):
+            if value is not None and id(value) not in defined:
+                raise VerificationError(
+                    f"input {i} of {node.op_type} (node '{node.name}'), '{value.name}', "
+                    "is not defined before it"
+                )
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                _verify_graph(attr.as_graph(), opset, defined, names)
+        for value in node.outputs:
+            if value.name:
+                define(value, f"an output of {node.op_type}")
+    for value in graph.outputs:
+        if id(value) not in defined:
+            raise VerificationError(f"the graph's output '{value.name}' is not defined")
+
+
+def _verify_arity(node: ir.Node, opset: int) -> None:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        raise VerificationError(f"opset {opset} has no operator {node.op_type}") from None
+    for what, count, low, high in (
+        ("inputs", len(node.inputs), schema.min_input, schema.max_input),
+        ("outputs", len(node.outputs), schema.min_output, schema.max_output),
+    ):
+        if not low <= count <= high:
+            raise VerificationError(
+                f"{node.op_type} (node '{node.name}') has {count} {what}, not {low} to {high}"
+            )

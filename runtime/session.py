@@ -1,0 +1,237 @@
+"""Opening ONNX Runtime sessions: options, threads, memory, and errors that can be read.
+
+Threads. A session with more than one thread owns a pool of them, so a program with hundreds of
+one-node sessions would own hundreds of pools. ONNX Runtime can share one pool between sessions,
+but a process that sets it up can no longer open an ordinary session (its call
+``InferenceSession(path)`` fails), and a library must not do that to its host. So small sessions
+are opened with ``threads=1``, which creates no thread at all, and only sessions with real work
+get a pool. Where the program itself has set up the shared pool, our sessions use it.
+
+Memory. ``shared_arena=True`` takes memory from one arena instead of one per session: two hundred
+one-node sessions that each make a 32 MB tensor then keep 32 MB, not 6.4 GB.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxtape.runtime.errors import ExecutionError, ProviderError
+from onnxtape.runtime.providers import (
+    Providers,
+    ResolvedProviders,
+    load_onnxruntime,
+    resolve_providers,
+)
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_THREADS_VARIABLE = "ONNXTAPE_NUM_THREADS"
+# Whatever ONNX Runtime would log as an error it also raises, and we pass that on.
+_LOG_FATAL_ONLY = 4
+_GLOBAL_POOL_IN_USE = "use_per_session_threads must be false"
+_SENTENCE_LIMIT = 400
+
+
+class _Settings:
+    """What the whole process shares. Each field changes at most a few times."""
+
+    num_threads: int | None = None
+    program_has_global_pool = False
+    arena_registered = False
+
+
+def set_num_threads(count: int | None) -> None:
+    """Set how many threads each session opened from now on may use within one operator.
+
+    Args:
+        count: at least 1; or None for the default, which is the environment variable
+            ONNXTAPE_NUM_THREADS if it is set, else one thread for each core that this process
+            may use.
+
+    Raises:
+        ValueError: `count` is less than 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"The number of threads must be at least 1, got {count}.")
+    _Settings.num_threads = count
+
+
+def get_num_threads() -> int:
+    """How many threads a session may use; 0 leaves the choice to ONNX Runtime.
+
+    Raises:
+        ValueError: ONNXTAPE_NUM_THREADS is set to something other than a positive whole number.
+    """
+    if _Settings.num_threads is not None:
+        return _Settings.num_threads
+    written = os.environ.get(_THREADS_VARIABLE)
+    if written:
+        if not written.strip().isdecimal() or int(written) < 1:
+            raise ValueError(
+                f"The environment variable {_THREADS_VARIABLE} must be a whole number of at "
+                f"least 1, got {written!r}."
+            )
+        return int(written)
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+        # ONNX Runtime's own choice is one thread per physical core, each pinned to it. It does
+        # not know when the process was given only some of them, and then pins in vain.
+        if allowed < (os.cpu_count() or 1):
+            return allowed
+    return 0
+
+
+def create_session(
+    model: bytes | str | Path,
+    providers: Providers = None,
+    *,
+    optimize: bool = True,
+    in_order: bool = False,
+    threads: int | None = None,
+    spin: bool = True,
+    shared_arena: bool = False,
+    optimized_path: Path | None = None,
+    profile_prefix: str | None = None,
+) -> ort.InferenceSession:
+    """Open an ONNX Runtime session.
+
+    Args:
+        model: a serialized ONNX model, or the path of one.
+        providers: see `resolve_providers`; None is the CPU.
+        optimize: let ONNX Runtime rewrite the graph (fusion, constant folding, layout).
+        in_order: run the nodes in the order of the file as far as their inputs allow
+            (ExecutionOrder.PRIORITY_BASED), not in ONNX Runtime's own topological order.
+        threads: threads within one operator. None is `get_num_threads()`; 1 creates no thread,
+            which is right for sessions whose operators are small.
+        spin: whether idle threads of the pool wait busily between operators. It makes a step of
+            many small operators up to 1.6x faster on a machine with nothing else to do, and slows
+            everything else down on one that has; False is right for sessions that run now and then.
+        shared_arena: take memory from the arena of the process, not from one of this session.
+        optimized_path: also write the graph as optimized to this file.
+        profile_prefix: record a profile; `end_profiling` on the session returns its path, which
+            starts with this prefix.
+
+    Raises:
+        ExecutionError: ONNX Runtime refused the model; the message holds its reason.
+        ProviderError: a provider is missing, or could not be started on this machine.
+    """
+    ort = load_onnxruntime()
+    resolved = resolve_providers(providers)
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_FATAL_ONLY
+    options.intra_op_num_threads = get_num_threads() if threads is None else threads
+    options.inter_op_num_threads = 1
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if shared_arena:
+        _register_shared_arena(ort)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    if optimized_path is not None:
+        options.optimized_model_filepath = os.fspath(optimized_path)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    options.use_per_session_threads = not _Settings.program_has_global_pool
+    source = model if isinstance(model, bytes) else os.fspath(model)
+    try:
+        session = _open(ort, source, options, resolved)
+    except Exception as error:
+        if _GLOBAL_POOL_IN_USE not in str(error):
+            raise execution_error(error, "ONNX Runtime cannot load this graph") from error
+        _Settings.program_has_global_pool = True
+        options.use_per_session_threads = False
+        try:
+            session = _open(ort, source, options, resolved)
+        except Exception as again:
+            raise execution_error(again, "ONNX Runtime cannot load this graph") from again
+    _require_providers(session, resolved)
+    return session
+
+
+def execution_error(error: Exception, doing: str) -> ExecutionError:
+    """The ExecutionError for an exception of ONNX Runtime: what failed, and its useful sentence.
+
+    Args:
+        error: what ONNX Runtime raised.
+        doing: the start of the message, e.g. "ONNX Runtime cannot load this graph".
+    """
+    return ExecutionError(f"{doing}: {useful_sentence(str(error))}")
+
+
+def useful_sentence(message: str) -> str:
+    """Cut the C++ source positions, signatures and status codes out of ONNX Runtime's message.
+
+    The node's operator and name stay when the message holds them.
+    """
+    text = " ".join(message.split()).removeprefix("Error in execution: ")
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    failing = re.match(
+        r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: ",
+        text,
+    )
+    node = ""
+    if failing:
+        operator, name = failing.groups()
+        node = f"{operator} node '{name}': " if name else f"{operator} node: "
+        text = text[failing.end() :]
+    text = _without_source_position(text)
+    if len(text) > _SENTENCE_LIMIT:
+        text = text[:_SENTENCE_LIMIT].rstrip() + " ..."
+    return node + text
+
+
+def _without_source_position(text: str) -> str:
+    """Drop a leading "file.cc:12 type function(arguments) condition was false."."""
+    position = re.match(r"\S+\.(?:cc|cpp|h|hpp|cu|cuh):\d+ ", text)
+    if not position:
+        return text
+    text = text[position.end() :]
+    # An assertion ends its signature and condition with these words.
+    _, found, after = text.partition(" was false. ")
+    if found and after:
+        return after
+    opening = text.find("(")
+    depth = 0
+    for index in range(opening, len(text)) if opening >= 0 else ():
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return text[index + 1 :].strip() or text
+    return text
+
+
+def _open(ort: Any, source: bytes | str, options: Any, providers: ResolvedProviders) -> Any:
+    # Without its fallback ONNX Runtime raises at once, where it would else print to the console
+    # and try again on the CPU.
+    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+
+
+def _require_providers(session: Any, wanted: ResolvedProviders) -> None:
+    """ONNX Runtime leaves out a provider whose libraries cannot be loaded, without an error."""
+    missing = [name for name, _ in wanted if name not in session.get_providers()]
+    if missing:
+        raise ProviderError(
+            f"{', '.join(missing)} could not be started on this machine, and the graph would have "
+            f"run on {', '.join(session.get_providers())} instead. Check the driver and that the "
+            "libraries this provider needs (CUDA and cuDNN for CUDAExecutionProvider) can be found."
+        )
+
+
+def _register_shared_arena(ort: Any) -> None:
+    """Create the process's CPU arena once. Only sessions that ask for it use it."""
+    if _Settings.arena_registered:
+        return
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    # 1 extends the arena by what is asked for, not by doubling.
+    config = ort.OrtArenaCfg({"arena_extend_strategy": 1})
+    ort.create_and_register_allocator(memory, config)
+    _Settings.arena_registered = True

@@ -1,0 +1,117 @@
+"""Running a compiled step: buffers bound once, state kept on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from onnxtape.runtime.session import execution_error
+from onnxtape.runtime.values import bindings, copy_from_numpy, ort_device, to_numpy
+
+
+class StateCell(Protocol):
+    """Where a state entry's value lives between steps; several steps may share a cell."""
+
+    def current(self) -> Any:
+        """The OrtValue that holds the value now."""
+
+    def exclusive(self) -> Any:
+        """`current()`, moved first if need be, so that overwriting it disturbs nobody else."""
+
+    def is_exclusive(self) -> bool:
+        """Whether nobody else holds the memory of `current()`."""
+
+    def replace(self, value: Any) -> None:
+        """Make `value` the current one."""
+
+
+class StateBinding:
+    """How a state entry is bound: read only, in place, or between two buffers."""
+
+    __slots__ = ("bound", "cell", "in_place", "input_name", "output_name", "spare")
+
+    def __init__(
+        self, cell: StateCell, input_name: str, output_name: str | None, *, in_place: bool
+    ) -> None:
+        self.cell = cell
+        self.input_name = input_name
+        self.output_name = output_name
+        self.in_place = in_place
+        self.bound: Any = None
+        self.spare: Any = None
+
+
+class CompiledStep:
+    """A session together with its bound state.
+
+    Args:
+        session: an `onnxruntime.InferenceSession` of the step's graph. Entries may be bound in
+            place only if the session keeps to an order that makes this safe.
+        inputs: names of the batch inputs.
+        results: names of the outputs that are handed back.
+        state: the state entries.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        inputs: Sequence[str],
+        results: Sequence[str],
+        state: Sequence[StateBinding],
+    ) -> None:
+        self.session = session
+        self._inputs = list(inputs)
+        self._results = list(results)
+        self._read_only = [s for s in state if s.output_name is None]
+        self._in_place = [s for s in state if s.output_name is not None and s.in_place]
+        self._alternating = [s for s in state if s.output_name is not None and not s.in_place]
+        self._io = bindings().SessionIOBinding(session._sess)
+        self._run = session._sess.run_with_iobinding
+        self._device = ort_device()
+        #: The order of `get_outputs()`: outputs in the order in which they were first bound.
+        for name in self._results:
+            self._io.bind_output(name, self._device)
+
+    @property
+    def in_place_count(self) -> int:
+        """How many state entries are updated in their own buffer."""
+        return len(self._in_place)
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run one step on OrtValues, update the state, and return the results as OrtValues.
+
+        Raises:
+            ExecutionError: an operator failed at run time.
+        """
+        io = self._io
+        for name, value in zip(self._inputs, inputs, strict=True):
+            io.bind_ortvalue_input(name, value)
+        for entry in self._read_only:
+            value = entry.cell.current()
+            if value is not entry.bound:
+                io.bind_ortvalue_input(entry.input_name, value)
+                entry.bound = value
+        for entry in self._in_place:
+            value = entry.cell.exclusive()
+            if value is not entry.bound:
+                io.bind_ortvalue_input(entry.input_name, value)
+                io.bind_ortvalue_output(entry.output_name, value)
+                entry.bound = value
+        for entry in self._alternating:
+            value = entry.cell.current()
+            if entry.spare is None:
+                entry.spare = copy_from_numpy(to_numpy(value))
+            io.bind_ortvalue_input(entry.input_name, value)
+            io.bind_ortvalue_output(entry.output_name, entry.spare)
+        for name in self._results:
+            io.bind_output(name, self._device)
+        try:
+            self._run(io, None)
+        except Exception as error:
+            raise execution_error(error, "the step failed") from None
+        for entry in self._alternating:
+            old = entry.cell.current() if entry.cell.is_exclusive() else None
+            entry.cell.replace(entry.spare)
+            entry.spare = old
+        outputs = io.get_outputs()
+        return [outputs[i] for i in range(len(self._results))]

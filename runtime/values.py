@@ -1,0 +1,95 @@
+"""NumPy arrays to OrtValues and back, without copying where the device is the CPU.
+
+The objects handled here are ONNX Runtime's own C++ bindings (`C.OrtValue`), not its Python wrappers:
+a wrapper's validation costs more than running a small operator.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from onnxtape.runtime.providers import load_onnxruntime
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_BFLOAT16_NUMBER = 16
+
+#: ONNX element types by number, for `OrtValue.element_type()`.
+NUMPY_DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.uint8),
+    3: np.dtype(np.int8),
+    4: np.dtype(np.uint16),
+    5: np.dtype(np.int16),
+    6: np.dtype(np.int32),
+    7: np.dtype(np.int64),
+    8: np.dtype(object),
+    9: np.dtype(np.bool_),
+    10: np.dtype(np.float16),
+    11: np.dtype(np.float64),
+    12: np.dtype(np.uint32),
+    13: np.dtype(np.uint64),
+    16: _BFLOAT16,
+}
+
+
+@functools.cache
+def bindings() -> Any:
+    """ONNX Runtime's extension module."""
+    load_onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state
+
+    return onnxruntime_pybind11_state
+
+
+@functools.cache
+def ort_device(kind: str = "cpu", index: int = 0) -> Any:
+    """The OrtDevice that OrtValues are made on."""
+    c = bindings()
+    device_type = {"cpu": c.OrtDevice.cpu, "cuda": c.OrtDevice.cuda}[kind]()
+    return c.OrtDevice(device_type, c.OrtDevice.default_memory(), index)
+
+
+def from_numpy(array: npt.NDArray[Any], device: Any = None) -> Any:
+    """An OrtValue of the array's dtype and shape.
+
+    On the CPU it *aliases* a C-contiguous array without keeping it alive: the caller must hold the
+    array as long as the OrtValue. (An array that is not contiguous is copied.)
+    """
+    c = bindings()
+    if array.dtype == _BFLOAT16:
+        return c.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            np.ascontiguousarray(array).view(np.uint16), _BFLOAT16_NUMBER
+        )
+    return c.OrtValue.ortvalue_from_numpy(array, ort_device() if device is None else device)
+
+
+def copy_from_numpy(array: npt.NDArray[Any], kind: str = "cpu", index: int = 0) -> Any:
+    """An OrtValue that owns its memory on the device, holding the array's content."""
+    c = bindings()
+    if array.dtype == _BFLOAT16:
+        value = c.OrtValue.ortvalue_from_shape_and_onnx_type(
+            list(array.shape), _BFLOAT16_NUMBER, ort_device(kind, index)
+        )
+        value.update_inplace(np.ascontiguousarray(array).view(np.uint16))
+        return value
+    value = c.OrtValue.ortvalue_from_shape_and_type(
+        list(array.shape), array.dtype.type, ort_device(kind, index)
+    )
+    if array.size:
+        value.update_inplace(np.ascontiguousarray(array))
+    return value
+
+
+def to_numpy(value: Any) -> npt.NDArray[Any]:
+    """The content of an OrtValue; on the CPU a view of its memory, which the view keeps alive."""
+    if value.element_type() == _BFLOAT16_NUMBER:
+        size = value.tensor_size_in_bytes()
+        raw = (ctypes.c_char * size).from_address(value.data_ptr()) if size else b""
+        return np.frombuffer(bytes(raw), dtype=_BFLOAT16).reshape(value.shape())
+    result: npt.NDArray[Any] = value.numpy()
+    return result
