@@ -150,16 +150,27 @@ class GraphBuilder(Builder[ir.Value]):
                 self._names.add(name)
                 return name
 
-    def input(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
-        """Append a graph input."""
-        value = ir.Value(
-            name=name,
+    def claim_name(self, name: str) -> str:
+        """`name` itself if no value has it yet, else the next free one; taken from then on."""
+        if name in self._names:
+            return self.unique_name(name)
+        self._names.add(name)
+        return name
+
+    def declare(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
+        """A value without a producer, under `name` if that is free; not yet a graph input."""
+        return ir.Value(
+            name=self.claim_name(name),
             shape=ir.Shape(shape),
             type=ir.TensorType(ir.DataType(dtypes.to_onnx(dtype))),
         )
-        self._names.add(name)
-        if self.graph is not None:
-            self.graph.inputs.append(value)
+
+    def input(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
+        """Append a graph input."""
+        if self.graph is None:
+            raise ValueError("this builder has no graph to give an input")
+        value = self.declare(name, dtype, shape)
+        self.graph.inputs.append(value)
         return value
 
     # Checks -------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of whole training steps: ``python -m benchmarks`` (see ``__main__``)."""

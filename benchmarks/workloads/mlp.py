@@ -1,0 +1,234 @@
+"""A perceptron 784-64-64-10 with relu, cross-entropy from logits, batch 64, Adam, float32.
+
+The arithmetic of one step takes a fraction of a millisecond on any recent processor, so this
+workload shows above all what a framework adds to each step.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from benchmarks.workloads import Problem, Step, Workload
+
+BATCH = 64
+WIDTHS = (784, 64, 64, 10)
+LEARNING_RATE = 1e-3
+EPSILON = 1e-7
+
+
+def problem() -> Problem:
+    """Glorot weights, and batches whose labels a linear teacher gives, one in five at random."""
+    random = np.random.default_rng(0)
+    weights: list[NDArray[np.float32]] = []
+    for rows, columns in itertools.pairwise(WIDTHS):
+        limit = np.sqrt(6 / (rows + columns))
+        kernel = random.uniform(-limit, limit, (rows, columns))
+        weights += [kernel.astype(np.float32), np.zeros(columns, np.float32)]
+    teacher = random.standard_normal((WIDTHS[0], WIDTHS[-1]), dtype=np.float32)
+    batches = []
+    for _ in range(128):
+        x = random.standard_normal((BATCH, WIDTHS[0]), dtype=np.float32)
+        noise = random.integers(0, WIDTHS[-1], BATCH)
+        y = np.where(random.random(BATCH) < 0.2, noise, (x @ teacher).argmax(axis=1))
+        batches.append((x, y))
+    return Problem(weights, batches)
+
+
+def _endless(problem: Problem, labels: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The batches again and again, labels in the dtype `labels`, converted beforehand."""
+    return itertools.cycle([(x, y.astype(labels)) for x, y in problem.batches])
+
+
+def build_onnxtape(problem: Problem) -> Step:
+    """`onnxtape.function` around a `GradientTape`."""
+    import onnxtape as ot
+
+    batches = _endless(problem, np.int64)
+    model = ot.Sequential(
+        [
+            ot.Input((WIDTHS[0],)),
+            *(ot.layers.Dense(width, activation="relu") for width in WIDTHS[1:-1]),
+            ot.layers.Dense(WIDTHS[-1]),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+
+    def train(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = ot.function(train, fallback="error")
+    return lambda: float(compiled(*next(batches)))
+
+
+def build_torch(problem: Problem, compiled: bool = False) -> Step:
+    """PyTorch with its fused Adam; `compiled` wraps model and loss in `torch.compile`.
+
+    Compiling the optimizer as well, wrapping model and loss apart, the C++ wrapper and
+    ``mode="max-autotune"`` were not faster than compiling model and loss together.
+    """
+    import torch
+    from torch import nn
+
+    batches = _endless(problem, np.int64)
+    layers: list[nn.Module] = []
+    for rows, columns in itertools.pairwise(WIDTHS):
+        layers += [nn.Linear(rows, columns), nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), problem.weights, strict=True):
+            parameter.copy_(torch.from_numpy(value.T))
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=EPSILON, fused=True)
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    loss_fn = torch.compile(forward) if compiled else forward
+
+    def step() -> float:
+        x, y = next(batches)
+        optimizer.zero_grad()
+        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def build_torch_compile(problem: Problem) -> Step:
+    """PyTorch with `torch.compile`."""
+    return build_torch(problem, compiled=True)
+
+
+def build_jax(problem: Problem) -> Step:
+    """`jax.jit` of the whole step with donated weights and optimizer state.
+
+    Adam is optax's where optax is installed, else written out here. NumPy batches go straight into
+    the compiled function.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    batches = _endless(problem, np.int32)
+    init, update = _jax_adam()
+
+    def forward(weights: Any, x: Any, y: Any) -> Any:
+        *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
+        for hidden_kernel, hidden_bias in hidden:
+            x = jax.nn.relu(x @ hidden_kernel + hidden_bias)
+        log_p = jax.nn.log_softmax(x @ kernel + bias)
+        return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean()
+
+    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
+        loss, grads = jax.value_and_grad(forward)(weights, x, y)
+        return loss, *update(grads, state, weights)
+
+    compiled = jax.jit(train, donate_argnums=(0, 1))
+    weights = [jnp.array(value) for value in problem.weights]
+    state = init(weights)
+
+    def step() -> float:
+        nonlocal weights, state
+        loss, weights, state = compiled(weights, state, *next(batches))
+        return float(loss)
+
+    return step
+
+
+def _jax_adam() -> tuple[Any, Any]:
+    """Adam as ``init(weights)`` and ``update(grads, state, weights) -> weights, state``."""
+    try:
+        import optax
+    except ImportError:
+        return _jax_adam_by_hand()
+    adam = optax.adam(LEARNING_RATE, eps=EPSILON)
+
+    def update(grads: Any, state: Any, weights: Any) -> Any:
+        updates, state = adam.update(grads, state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    return adam.init, update
+
+
+def _jax_adam_by_hand() -> tuple[Any, Any]:
+    import jax
+    import jax.numpy as jnp
+
+    def init(weights: Any) -> Any:
+        zeros = [jnp.zeros_like(weight) for weight in weights]
+        return jnp.zeros((), jnp.int32), zeros, [jnp.zeros_like(weight) for weight in weights]
+
+    def update(grads: Any, state: Any, weights: Any) -> Any:
+        count, m, v = state
+        count = count + 1
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
+        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
+        rate = LEARNING_RATE / (1 - 0.9**count)
+        correction = 1 - 0.999**count
+        weights = jax.tree.map(
+            lambda w, m, v: w - rate * m / (jnp.sqrt(v / correction) + EPSILON), weights, m, v
+        )
+        return weights, (count, m, v)
+
+    return init, update
+
+
+def build_tensorflow(problem: Problem) -> Step:
+    """`tf.function` around a `GradientTape`, with Keras's layers, loss and Adam.
+
+    ``jit_compile=True`` made no difference beyond the noise; `tf.constant` was faster than handing
+    NumPy arrays to the function.
+    """
+    import keras
+    import tensorflow as tf
+
+    batches = _endless(problem, np.int32)
+    model = keras.Sequential(
+        [
+            keras.Input((WIDTHS[0],)),
+            *(keras.layers.Dense(width, activation="relu") for width in WIDTHS[1:-1]),
+            keras.layers.Dense(WIDTHS[-1]),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+    optimizer.build(model.trainable_weights)
+
+    def train(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = tf.function(train)
+
+    def step() -> float:
+        x, y = next(batches)
+        return float(compiled(tf.constant(x), tf.constant(y)))
+
+    return step
+
+
+WORKLOAD = Workload(
+    title="MLP 784-64-64-10, batch 64, Adam, float32",
+    steps=300,
+    problem=problem,
+    builders={
+        "onnxtape": build_onnxtape,
+        "torch": build_torch,
+        "torch-compile": build_torch_compile,
+        "jax": build_jax,
+        "tensorflow": build_tensorflow,
+    },
+)

@@ -1,0 +1,159 @@
+"""What is going on in this thread: the trace being built, the tapes recording, the layer running."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onnxtape.compiler import errors as compiler_errors
+from onnxtape.compiler.errors import Phase, Provenance
+from onnxtape.runtime import errors as runtime_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import FrameType
+
+    import numpy.typing as npt
+
+    from onnxtape.compiler.builder import Builder
+    from onnxtape.tape import GradientTape
+    from onnxtape.tensor import Tensor
+    from onnxtape.variable import Variable
+
+
+class SymbolicContext(Protocol):
+    """Where operations on symbolic tensors go: a trace, or the functional API's scratch space."""
+
+    #: Whether unknown dimensions are shown as None (as Keras does), not as `SymbolicDim`.
+    none_dims: bool
+
+    @property
+    def builder(self) -> Builder[Any]: ...
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        attributes: Mapping[str, Any],
+        outputs: int,
+    ) -> tuple[Tensor, ...]: ...
+
+    def constant(self, array: npt.NDArray[Any]) -> Tensor: ...
+
+    def read(self, variable: Variable) -> Tensor: ...
+
+    def assign(self, variable: Variable, value: Tensor) -> None: ...
+
+    def created(self, variable: Variable) -> None: ...
+
+
+class _State(threading.local):
+    def __init__(self) -> None:
+        self.symbolic: SymbolicContext | None = None
+        self.tapes: list[GradientTape] = []
+        self.layers: list[str] = []
+        self.phase: Phase = "forward"
+        # Set while gradient rules run: their nodes stem from the forward node's place.
+        self.origin: Provenance | None = None
+
+
+state = _State()
+
+
+@contextmanager
+def entered(symbolic: SymbolicContext | None) -> Iterator[None]:
+    """Send operations to `symbolic`, or run them eagerly where it is None."""
+    previous, state.symbolic = state.symbolic, symbolic
+    try:
+        yield
+    finally:
+        state.symbolic = previous
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Run operations at once and unrecorded, whatever is going on around."""
+    symbolic, tapes = state.symbolic, state.tapes
+    state.symbolic, state.tapes = None, []
+    try:
+        yield
+    finally:
+        state.symbolic, state.tapes = symbolic, tapes
+
+
+@contextmanager
+def in_layer(name: str) -> Iterator[None]:
+    """Name the layer whose operations follow."""
+    state.layers.append(name)
+    try:
+        yield
+    finally:
+        state.layers.pop()
+
+
+@contextmanager
+def in_phase(phase: Phase) -> Iterator[None]:
+    """Mark the operations that follow as part of `phase`."""
+    previous, state.phase = state.phase, phase
+    try:
+        yield
+    finally:
+        state.phase = previous
+
+
+_ROOMS = tuple(
+    os.path.dirname(os.path.abspath(file)) + os.sep
+    for file in (__file__, compiler_errors.__file__, runtime_errors.__file__)
+)
+_own_files: dict[str, bool] = {}
+
+
+def _is_own(filename: str) -> bool:
+    own = _own_files.get(filename)
+    if own is None:
+        library = filename.startswith("<frozen") or filename == contextmanager.__code__.co_filename
+        own = _own_files[filename] = library or filename.startswith(_ROOMS)
+    return own
+
+
+def user_place() -> tuple[str, int]:
+    """The file and line of the nearest frame outside this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not _is_own(frame.f_code.co_filename):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return "", 0
+
+
+def provenance() -> Provenance:
+    """Where the operation being emitted comes from."""
+    if state.origin is not None:
+        return state.origin
+    file, line = user_place()
+    return Provenance(shown_path(file), line, "/".join(state.layers), state.phase)
+
+
+_shown: dict[str, str] = {}
+
+
+def shown_path(file: str) -> str:
+    """`file` relative to the working directory where it lies below, else its bare name.
+
+    Artifacts carry these paths, so they must not tell where the user's home is.
+    """
+    shown = _shown.get(file)
+    if shown is None:
+        shown = file
+        if file and not file.startswith("<"):
+            try:
+                relative = os.path.relpath(file)
+            except ValueError:  # another drive
+                relative = ".."
+            shown = os.path.basename(file) if relative.startswith("..") else relative
+        _shown[file] = shown
+    return shown

@@ -1,0 +1,13 @@
+"""Input pipelines: `ot.data.Dataset`, with the names of `tf.data`."""
+
+from onnxtape.data.dataset import AUTOTUNE, Dataset
+from onnxtape.data.shuffling import set_global_seed
+from onnxtape.data.stages import INFINITE_CARDINALITY, UNKNOWN_CARDINALITY
+
+__all__ = [
+    "AUTOTUNE",
+    "INFINITE_CARDINALITY",
+    "UNKNOWN_CARDINALITY",
+    "Dataset",
+    "set_global_seed",
+]

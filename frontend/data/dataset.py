@@ -1,0 +1,291 @@
+"""`Dataset`: the public face of an input pipeline."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, SupportsIndex
+
+import numpy as np
+from onnxtape.data.prefetching import Prefetch
+from onnxtape.data.shuffling import Shuffle
+from onnxtape.data.stages import (
+    INFINITE_CARDINALITY,
+    UNKNOWN_CARDINALITY,
+    Batch,
+    Gather,
+    Generate,
+    Map,
+    Repeat,
+    Rows,
+    Skip,
+    Stage,
+    Take,
+)
+from onnxtape.data.structure import (
+    Structure,
+    leaves_with_paths,
+    map_structure,
+    to_arrays,
+    to_numpy,
+    to_tensors,
+)
+
+AUTOTUNE = -1
+_AUTOTUNED_BUFFER = 2
+
+
+class Dataset:
+    """A lazy, immutable sequence of elements, with the names and meanings of `tf.data.Dataset`.
+
+        batches = (
+            ot.data.Dataset.from_tensor_slices((images, labels))
+            .shuffle(60000, seed=0)
+            .batch(64)
+            .map(lambda x, y: (x / 255.0, y))
+            .prefetch(ot.data.AUTOTUNE)
+        )
+        for x, y in batches:
+            step(x, y)
+
+    An element is a `Tensor`, or tensors nested in tuples, named tuples and dicts. Each method
+    returns a new dataset; each `for` loop starts from the beginning, in a new order where there is
+    a shuffle.
+
+    Shuffling and batching arrays in memory is fast: only row numbers are shuffled, and each batch
+    is copied out of the arrays at once. `map` ends this, because what follows it works on the
+    elements that it made. So call `map` after `batch`, on whole batches, where you can.
+    """
+
+    def __init__(self, stage: Stage, arrays: Structure = None, *, batched: bool = False) -> None:
+        """Not for users: see `from_tensor_slices`, `from_generator` and `range`.
+
+        With `arrays`, the stage yields row numbers of these, or batches of them if `batched`;
+        without, it yields elements.
+        """
+        self._stage = stage
+        self._arrays = arrays
+        self._batched = batched
+
+    @staticmethod
+    def from_tensor_slices(tensors: Structure) -> Dataset:
+        """A dataset of the slices of arrays along their first dimension.
+
+        Args:
+            tensors: an array, tensor or list of numbers of shape (n, ...), or several of the same
+                n nested in tuples and dicts. NumPy dtypes are kept; Python numbers become float32
+                and int32. C-contiguous arrays are not copied, so do not change them while the
+                dataset is in use. Batches that need no copy are read-only views into them.
+
+        Raises:
+            ValueError: there is no array, one is a scalar, or the first dimensions differ.
+            TypeError: a part is no array.
+        """
+        arrays = map_structure(_frozen, to_numpy(to_arrays(tensors, "from_tensor_slices")))
+        lengths = {}
+        for path, array in leaves_with_paths(arrays):
+            if array.ndim == 0:
+                raise ValueError(
+                    "from_tensor_slices slices along the first dimension, and the scalar "
+                    f"{array.item()!r}{f' at {path}' if path else ''} has none; "
+                    "wrap a single element in a list"
+                )
+            lengths[path] = len(array)
+        if not lengths:
+            raise ValueError(f"from_tensor_slices: there is no array in {tensors!r}")
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+            raise ValueError(
+                f"from_tensor_slices: all parts need the same first dimension, but {listed}"
+            )
+        return Dataset(Rows(next(iter(lengths.values()))), arrays)
+
+    @staticmethod
+    def from_generator(generator: Callable[[], Iterable[Structure]]) -> Dataset:
+        """A dataset of what `generator()` yields: it is called anew for each pass.
+
+        Elements are arrays, tensors, numbers or lists of them, nested in tuples and dicts. Arrays
+        are copied.
+
+        Raises:
+            TypeError: `generator` cannot be called (pass the function, not its result).
+        """
+        if not callable(generator):
+            raise TypeError(
+                "from_generator needs a function that returns a new iterator for each pass, not "
+                f"{generator!r}; pass the generator function without calling it"
+            )
+        return Dataset(Generate(generator))
+
+    @staticmethod
+    def range(*bounds: int) -> Dataset:
+        """The int64 scalars of Python's `range(*bounds)`."""
+        return Dataset.from_tensor_slices(np.arange(*bounds, dtype=np.int64))
+
+    def shuffle(
+        self, buffer_size: int, seed: int | None = None, reshuffle_each_iteration: bool = True
+    ) -> Dataset:
+        """Draw each element at random from the next `buffer_size` ones.
+
+        A `buffer_size` of at least the dataset's length is a uniform shuffle of the whole.
+        Before `repeat` every epoch holds each element once; after it, epochs mix.
+
+        Args:
+            buffer_size: at least 1.
+            seed: at least 0; the order then depends on nothing else. None: on `ot.set_seed` if
+                it was called before, else on chance.
+            reshuffle_each_iteration: whether each pass has a new order.
+
+        Raises:
+            ValueError: `buffer_size` < 1 or `seed` < 0.
+        """
+        size = _integer("shuffle", "buffer_size", buffer_size, least=1)
+        if seed is not None:
+            seed = _integer("shuffle", "seed", seed, least=0)
+        return self._on_items(Shuffle(self._stage, size, seed, reshuffle_each_iteration))
+
+    def batch(self, batch_size: int, drop_remainder: bool = False) -> Dataset:
+        """Stack groups of consecutive elements along a new first axis.
+
+        Args:
+            batch_size: at least 1.
+            drop_remainder: leave out a last batch that is smaller.
+
+        Raises:
+            ValueError: `batch_size` < 1; while iterating, if the elements of a batch differ in
+                structure, shape or dtype.
+        """
+        size = _integer("batch", "batch_size", batch_size, least=1)
+        if self._arrays is None or self._batched:
+            return Dataset(Batch(self._elements(), size, drop_remainder))
+        return Dataset(Batch(self._stage, size, drop_remainder), self._arrays, batched=True)
+
+    def map(self, function: Callable[..., Any]) -> Dataset:
+        """Replace each element by `function(element)`; a tuple is passed as several arguments.
+
+        `function` gets tensors, and runs eagerly. It may return tensors, arrays, numbers or lists
+        of numbers, nested in tuples and dicts; a list at the top is a tuple of results. Arrays are
+        not copied, so return a new one each time.
+
+        Raises:
+            TypeError: while iterating, if a result holds None or is no array.
+        """
+        if not callable(function):
+            raise TypeError(f"map needs a function, not {function!r}")
+        return Dataset(Map(self._elements(), function))
+
+    def prefetch(self, buffer_size: int) -> Dataset:
+        """Make up to `buffer_size` elements ahead, on a background thread.
+
+        An exception there is raised by the loop over the dataset, with its traceback. The thread
+        ends with the loop, also when that is left early.
+
+        Args:
+            buffer_size: at least 1, or `AUTOTUNE`.
+
+        Raises:
+            ValueError: `buffer_size` is neither.
+        """
+        if buffer_size == AUTOTUNE:
+            buffer_size = _AUTOTUNED_BUFFER
+        size = _integer("prefetch", "buffer_size", buffer_size, least=1, special="AUTOTUNE")
+        return Dataset(Prefetch(self._elements(), size))
+
+    def repeat(self, count: int | None = None) -> Dataset:
+        """Go through the dataset `count` times; None or -1: without end.
+
+        Raises:
+            ValueError: `count` < -1.
+        """
+        if count is not None:
+            count = _integer("repeat", "count", count, least=-1)
+        return self._on_items(Repeat(self._stage, None if count == -1 else count))
+
+    def take(self, count: int) -> Dataset:
+        """At most the first `count` elements; -1: all.
+
+        Raises:
+            ValueError: `count` < -1.
+        """
+        count = _integer("take", "count", count, least=-1)
+        return self if count == -1 else self._on_items(Take(self._stage, count))
+
+    def skip(self, count: int) -> Dataset:
+        """All but the first `count` elements; -1: none.
+
+        Raises:
+            ValueError: `count` < -1.
+        """
+        count = _integer("skip", "count", count, least=-1)
+        return self.take(0) if count == -1 else self._on_items(Skip(self._stage, count))
+
+    def cardinality(self) -> int:
+        """The number of elements, `INFINITE_CARDINALITY` (-1) or `UNKNOWN_CARDINALITY` (-2).
+
+        The length of a generator is unknown. Repeated without end it counts as infinite, as in
+        `tf.data`, although it may turn out to be empty.
+        """
+        return self._stage.cardinality()
+
+    def as_numpy_iterator(self) -> Iterator[Structure]:
+        """Iterate with NumPy arrays instead of tensors. Some are read-only views of the source."""
+        return map(to_numpy, self._walk())
+
+    def __iter__(self) -> Iterator[Structure]:
+        return map(to_tensors, self._walk())
+
+    def __len__(self) -> int:
+        """The number of elements.
+
+        Raises:
+            TypeError: the dataset is infinite, or its length is unknown.
+        """
+        count = self.cardinality()
+        if count == INFINITE_CARDINALITY:
+            raise TypeError(
+                "len: the dataset is infinite, because of repeat() without a count; "
+                "give a count, or limit it with take()"
+            )
+        if count == UNKNOWN_CARDINALITY:
+            raise TypeError(
+                "len: how many elements a generator yields is unknown before it has run; "
+                "count them with sum(1 for _ in dataset)"
+            )
+        return count
+
+    def __bool__(self) -> bool:
+        return True  # `if dataset:` asks whether there is one, and an infinite one has no len
+
+    def __repr__(self) -> str:
+        count = self.cardinality()
+        names = {INFINITE_CARDINALITY: "infinite", UNKNOWN_CARDINALITY: "unknown"}
+        return f"<Dataset cardinality={names.get(count, count)}>"
+
+    def _on_items(self, stage: Stage) -> Dataset:
+        return Dataset(stage, self._arrays, batched=self._batched)
+
+    def _elements(self) -> Stage:
+        return self._stage if self._arrays is None else Gather(self._stage, self._arrays)
+
+    def _walk(self) -> Iterator[Structure]:
+        for run in self._elements().runs():
+            yield from run
+
+
+def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Gathering rows would copy all of a strided array, each time. Read-only, so that writing to
+    # a batch that is a view is an error, not a change of the dataset.
+    view = np.asarray(array, order="C").view()
+    view.flags.writeable = False
+    return view
+
+
+def _integer(method: str, name: str, value: SupportsIndex, *, least: int, special: str = "") -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{method}: {name} must be an integer, not {value!r}") from None
+    if number < least:
+        wanted = f"at least {least}" + (f", or {special}" if special else "")
+        raise ValueError(f"{method}: {name} must be {wanted}, not {number}")
+    return number

@@ -1,0 +1,242 @@
+"""The one place through which every operation goes: run it now, or add it to the trace."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxtape import context
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
+from onnxtape.compiler.dtypes import DType
+from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
+from onnxtape.errors import (
+    DtypeError,
+    ExecutionError,
+    InvalidArgumentError,
+    ShapeError,
+    TracingError,
+)
+from onnxtape.tensor import SymbolicDim, Tensor
+
+OPSET = 21
+
+_state = context.state
+_SMALL_CONSTANT = 64
+_CACHE_LIMIT = 4096
+_constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+_scalars: dict[tuple[float, DType], Tensor] = {}
+
+
+@functools.cache
+def executor() -> Any:
+    """The process's eager executor."""
+    from onnxtape.runtime.eager import EagerExecutor
+
+    return EagerExecutor(OPSET)
+
+
+def ort_value(tensor: Tensor) -> Any:
+    """The tensor's OrtValue, made from its NumPy array on first use."""
+    if tensor._ort is None:
+        from onnxtape.runtime import values
+
+        assert tensor._array is not None
+        # The OrtValue aliases the array, which the tensor keeps alive.
+        tensor._array = np.asarray(tensor._array, order="C")
+        tensor._ort = values.from_numpy(tensor._array)
+    return tensor._ort
+
+
+def emit(
+    op_type: str,
+    inputs: Sequence[Tensor | None],
+    attributes: Mapping[str, Any],
+    outputs: int = 1,
+) -> tuple[Tensor, ...]:
+    """Apply one standard ONNX operator of opset `OPSET`, eagerly or in the current trace."""
+    symbolic = _state.symbolic
+    if symbolic is None:
+        for x in inputs:
+            if x is not None and x._symbolic is not None:
+                symbolic = x._symbolic
+                if not symbolic.none_dims:
+                    raise TracingError(
+                        "a tensor of a finished trace was used",
+                        "Return it from the function instead of storing it outside",
+                    )
+                break
+    if symbolic is None:
+        results = _run(op_type, inputs, attributes, outputs)
+    else:
+        results = symbolic.emit(op_type, inputs, attributes, outputs)
+    for tape in _state.tapes:
+        tape._record(op_type, inputs, attributes, results)
+    return results
+
+
+def _run(
+    op_type: str,
+    inputs: Sequence[Tensor | None],
+    attributes: Mapping[str, Any],
+    outputs: int,
+) -> tuple[Tensor, ...]:
+    values = [None if x is None else (x._ort or ort_value(x)) for x in inputs]
+    try:
+        results = executor().run(op_type, values, attributes, outputs)
+    except ExecutionError as error:
+        raise _explained(op_type, inputs, error) from None
+    if outputs == 1:
+        return (Tensor._from_ort(results[0]),)
+    return tuple([Tensor._from_ort(results[i]) for i in range(outputs)])
+
+
+_SHAPE_CHECKING = frozenset(
+    "MatMul Gemm Reshape Concat Expand Conv ConvTranspose Squeeze Split Slice".split()
+)
+
+
+def _explained(op_type: str, inputs: Sequence[Tensor | None], error: ExecutionError) -> Exception:
+    """ONNX Runtime's refusal in the words that the tracer would use."""
+    from onnxtape.compiler.graph_builder import BROADCASTING
+
+    present = [x for x in inputs if x is not None]
+    operands = describe_operands(
+        ["(omitted)" if x is None else f"{x.dtype} {format_shape(x.shape)}" for x in inputs]
+    )
+    place = context.provenance()
+    if "Type Error" in str(error) or "invalid type" in str(error).lower():
+        names = " and ".join(sorted({x.dtype.name for x in present}))
+        text = f"{op_type} does not take {names} here; convert with ops.cast"
+        return DtypeError(located(text + operands, place))
+    if op_type in BROADCASTING:
+        try:
+            broadcast_shapes(*[x.shape for x in present])
+        except ValueError as reason:
+            return ShapeError(located(f"{op_type}: {reason}{operands}", place))
+    if op_type in _SHAPE_CHECKING:
+        return ShapeError(located(f"{error}{operands}", place))
+    return InvalidArgumentError(located(f"{error}{operands}", place))
+
+
+class TensorBuilder(Builder[Tensor]):
+    """The compiler's `Builder` over tensors: what operations and gradient rules write with."""
+
+    opset = OPSET
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        attributes: dict[str, Any],
+        outputs: int = 1,
+    ) -> tuple[Tensor, ...]:
+        return emit(op_type, inputs, attributes, outputs)
+
+    def constant(self, array: npt.ArrayLike) -> Tensor:
+        data = np.asarray(array)
+        if _state.symbolic is not None:
+            return _state.symbolic.constant(data)
+        if data.size > _SMALL_CONSTANT:
+            return Tensor(data)
+        key = (data.dtype.name, data.shape, data.tobytes())
+        tensor = _constants.get(key)
+        if tensor is None:
+            if len(_constants) >= _CACHE_LIMIT:
+                _constants.clear()
+            tensor = _constants[key] = Tensor(data)
+        return tensor
+
+    def scalar(self, number: float, dtype: DType) -> Tensor:
+        if _state.symbolic is not None:
+            return _state.symbolic.constant(np.asarray(number, dtype=dtype))
+        tensor = _scalars.get((number, dtype))
+        if tensor is None:
+            if len(_scalars) >= _CACHE_LIMIT:
+                _scalars.clear()
+            tensor = _scalars[number, dtype] = Tensor(np.asarray(number, dtype=dtype))
+        return tensor
+
+    def shape(self, value: Tensor) -> Shape | None:
+        if value._symbolic is not None:
+            return value._symbolic.builder.shape(value._symbol)
+        return value.shape
+
+    def dtype(self, value: Tensor) -> DType:
+        return value.dtype
+
+    def constant_value(self, value: Tensor) -> npt.NDArray[Any] | None:
+        if value._symbolic is not None:
+            return value._symbolic.builder.constant_value(value._symbol)
+        return value.numpy()
+
+    def refine_shape(self, value: Tensor, shape: Shape | None) -> Tensor:
+        if value._symbolic is not None:
+            value._symbolic.builder.refine_shape(value._symbol, shape)
+        return value
+
+    @contextmanager
+    def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:
+        previous = _state.origin
+        _state.origin = (provenance or Provenance()).with_phase(phase)
+        try:
+            yield
+        finally:
+            _state.origin = previous
+
+
+#: The builder that the frontend's operations use.
+B = TensorBuilder()
+
+
+def convert_to_tensor(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """`x` as a tensor.
+
+    Args:
+        x: a Tensor (returned as it is), a Variable (its value), a NumPy array, a nested sequence
+            of numbers, a number, or anything with `__array__` or `__dlpack__`.
+        dtype: cast to this dtype.
+
+    Raises:
+        TypeError: `x` does not hold numbers.
+    """
+    tensor = x if type(x) is Tensor else _as_tensor(x, dtype)
+    if dtype is not None and tensor.dtype != np.dtype(dtype):
+        return B.cast(tensor, np.dtype(dtype))
+    return tensor
+
+
+def _as_tensor(x: Any, dtype: npt.DTypeLike | None) -> Tensor:
+    from onnxtape.variable import Variable
+
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, Variable):
+        return x.value
+    if isinstance(x, SymbolicDim):
+        return x.as_tensor()
+    if isinstance(x, (list, tuple)) and _holds_tensors(x):
+        from onnxtape import ops
+
+        return ops.stack([convert_to_tensor(e, dtype) for e in x])
+    if hasattr(x, "__array__") and not isinstance(x, (np.ndarray, np.generic)):
+        x = np.asarray(x)
+    elif hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):
+        x = np.from_dlpack(x)
+    tensor = Tensor(x, dtype)
+    if _state.symbolic is not None:
+        return _state.symbolic.constant(tensor.numpy())
+    return tensor
+
+
+def _holds_tensors(x: Any) -> bool:
+    from onnxtape.variable import Variable
+
+    if isinstance(x, (list, tuple)):
+        return any(map(_holds_tensors, x))
+    return isinstance(x, (Tensor, SymbolicDim, Variable))

@@ -1,0 +1,164 @@
+"""What a compiled step's arguments look like, and when one trace serves several calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxtape.compiler.dims import Dim, Shape, format_shape
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class TensorSpec:
+    """The dtype and shape of an argument of a compiled step.
+
+    Args:
+        shape: one entry per dimension: a size; None for any size; or a name for any size that is
+            the same wherever the name stands. Leading None dimensions share the name "batch".
+        dtype: the element type.
+        name: overrides the argument's name in the graph.
+    """
+
+    __slots__ = ("dtype", "name", "shape")
+
+    def __init__(
+        self,
+        shape: Sequence[int | str | None],
+        dtype: npt.DTypeLike = "float32",
+        name: str | None = None,
+    ) -> None:
+        self.shape: Shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"TensorSpec(shape={format_shape(self.shape)}, dtype={self.dtype}, name={self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TensorSpec) and (self.shape, self.dtype, self.name) == (
+            other.shape,
+            other.dtype,
+            other.name,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype, self.name))
+
+
+@dataclass(slots=True)
+class Family:
+    """Calls that differ in sizes only, and the traces made for them.
+
+    Attributes:
+        observed: the argument shapes seen so far.
+        concrete: the traces, newest last.
+        static_only: tracing with symbolic dimensions has failed; every shape gets its own trace.
+    """
+
+    observed: list[Shapes] = field(default_factory=list)
+    concrete: list[Any] = field(default_factory=list)
+    static_only: bool = False
+
+
+def generalize(names: Sequence[str], observed: Sequence[Shapes]) -> list[Shape]:
+    """Symbolic shapes that cover all observed ones.
+
+    A dimension that was always the same stays a number. Dimensions whose sizes changed together
+    (64, 64 and then 32, 32) share a symbol: "batch" for the first leading one, else named after the
+    argument and the axis.
+    """
+    symbols: dict[tuple[int, ...], str] = {}
+    shapes: list[Shape] = []
+    for leaf, name in enumerate(names):
+        dims: list[Dim] = []
+        for axis in range(len(observed[0][leaf])):
+            sizes = tuple(shapes_seen[leaf][axis] for shapes_seen in observed)
+            if len(set(sizes)) == 1:
+                dims.append(sizes[0])
+                continue
+            if sizes not in symbols:
+                fresh = "batch" if axis == 0 else f"{name}_{axis}"
+                while fresh in symbols.values():
+                    fresh = f"{name}_{fresh}"
+                symbols[sizes] = fresh
+            dims.append(symbols[sizes])
+        shapes.append(tuple(dims))
+    return shapes
+
+
+def with_batch_dimension(names: Sequence[str], shapes: Shapes) -> list[Shape]:
+    """Each argument's leading dimension symbolic; equal sizes share a symbol.
+
+    What an artifact is traced with when only one batch size was ever seen.
+    """
+    bigger = tuple(
+        tuple(d + (axis == 0) for axis, d in enumerate(shape)) for shape in shapes
+    )
+    return generalize(names, [shapes, bigger])
+
+
+def resolve_spec(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[Shape]:
+    """The specs' shapes with every None named."""
+    taken = {d for spec in specs for d in spec.shape if isinstance(d, str)}
+    shapes: list[Shape] = []
+    for name, spec in zip(names, specs, strict=True):
+        dims: list[Dim] = []
+        for axis, dim in enumerate(spec.shape):
+            if dim is None:
+                dim = "batch" if axis == 0 else f"{name}_{axis}"
+                while axis and dim in taken:
+                    dim += "_"
+                taken.add(dim)
+            dims.append(dim)
+        shapes.append(tuple(dims))
+    return shapes
+
+
+def mismatch(
+    names: Sequence[str], expected: Sequence[Shape], given: Sequence[Sequence[int]]
+) -> str | None:
+    """Why arguments of these shapes do not fit, or None when they do."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, shape, actual in zip(names, expected, given, strict=True):
+        if len(shape) != len(actual):
+            return (
+                f"'{name}' has shape {format_shape(tuple(actual))}, "
+                f"but {format_shape(shape)} was declared"
+            )
+        for dim, size in zip(shape, actual, strict=True):
+            if isinstance(dim, int):
+                if dim != size:
+                    return (
+                        f"'{name}' has shape {format_shape(tuple(actual))}, "
+                        f"but {format_shape(shape)} was declared"
+                    )
+            elif dim is not None:
+                first, where = sizes.setdefault(dim, (size, name))
+                if first != size:
+                    return (
+                        f"dimension '{dim}' is {first} in '{where}' and {size} in '{name}'; "
+                        "it must be the same in both"
+                    )
+    return None
+
+
+class Identity:
+    """A hashable stand-in for an argument that is compared by identity, and kept alive."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __hash__(self) -> int:
+        return id(self.target)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.target is other.target
+
+

@@ -1,0 +1,257 @@
+"""Building the graph of a step: the symbolic context that `ot.function` runs Python in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxtape import context, nest
+from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.errors import located
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.passes import GraphPass, run_passes
+from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
+from onnxtape.compiler.passes.dead_code import RemoveDeadCode
+from onnxtape.compiler.passes.fold_constants import FoldConstants
+from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.engine import OPSET, executor
+from onnxtape.errors import TracingError, VariableError
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+#: What every ONNX Runtime since 1.18 loads; onnx's own default is newer.
+IR_VERSION = 10
+
+#: Whether the verifier runs between passes; the tests switch it on.
+verify_passes = False
+
+
+class StateEntry(NamedTuple):
+    """A state variable of a compiled step. `output_name` is None where the step only reads it."""
+
+    name: str
+    input_name: str
+    output_name: str | None
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A batch input; its symbolic dimensions by name."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: Shape
+
+
+@dataclass(slots=True)
+class TracedStep:
+    """A finished trace: the model, and how Python's side maps onto it.
+
+    Attributes:
+        returned: the structure that the function returned.
+        results: for each of its leaves, the index of the output, or (None, constant).
+        variables: the variables behind `state`, in its order.
+    """
+
+    model: ir.Model
+    inputs: list[InputSpec]
+    output_names: list[str]
+    returned: Any
+    results: list[tuple[int | None, Any]]
+    state: list[StateEntry]
+    variables: list[Variable]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A variable in a trace: the input that brings its value, and the value it has now."""
+
+    input: Tensor
+    current: Tensor
+
+
+class Trace:
+    """The symbolic context of one trace.
+
+    Args:
+        may_create: whether variables may be created (the first trace of a function).
+    """
+
+    none_dims = False
+
+    def __init__(self, name: str, *, may_create: bool = True) -> None:
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
+        self.builder = GraphBuilder(self.graph, opset=OPSET)
+        self.slots: dict[Variable, _Slot] = {}
+        self._may_create = may_create
+        self._lifted: dict[int, tuple[Tensor, ir.Value]] = {}
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        attributes: Mapping[str, Any],
+        outputs: int,
+    ) -> tuple[Tensor, ...]:
+        self.builder.provenance = context.provenance()
+        symbols = [None if x is None else self.symbol(x) for x in inputs]
+        results = self.builder.emit(op_type, symbols, attributes, outputs)
+        return tuple([Tensor._from_symbol(r, self) for r in results])
+
+    def constant(self, array: npt.NDArray[Any]) -> Tensor:
+        return Tensor._from_symbol(self.builder.constant(array), self)
+
+    def read(self, variable: Variable) -> Tensor:
+        slot = self.slots.get(variable)
+        if slot is None:
+            value = self.builder.declare(variable.path, variable.dtype, variable.shape)
+            tensor = Tensor._from_symbol(value, self)
+            slot = self.slots[variable] = _Slot(tensor, tensor)
+        return slot.current
+
+    def assign(self, variable: Variable, value: Tensor) -> None:
+        self.read(variable)
+        if value._symbolic is not self:
+            value = Tensor._from_symbol(self.symbol(value), self)
+        self.builder.refine_shape(value._symbol, variable.shape)
+        self.slots[variable].current = value
+
+    def created(self, variable: Variable) -> None:
+        if not self._may_create:
+            raise VariableError(
+                located(
+                    f"a compiled function created variable '{variable.name}' on a call other than "
+                    "its first; create variables outside, or once and keep them",
+                    context.provenance(),
+                )
+            )
+
+    def symbol(self, tensor: Tensor) -> ir.Value:
+        """The graph's value for a tensor: its own, or an eager one as a constant."""
+        if tensor._symbolic is self:
+            value: ir.Value = tensor._symbol
+            return value
+        if tensor._symbolic is not None:
+            raise TracingError(
+                "a symbolic tensor of another trace was used",
+                "Pass it to the function as an argument, or return it from the other one",
+            )
+        kept = self._lifted.get(id(tensor))
+        if kept is None:
+            # The tensor is held, so that its id stays its own.
+            kept = self._lifted[id(tensor)] = (tensor, self.builder.constant(tensor.numpy()))
+        return kept[1]
+
+
+def trace(
+    name: str,
+    specs: Sequence[InputSpec],
+    call: Callable[[Sequence[Tensor]], Any],
+    *,
+    may_create: bool,
+) -> TracedStep:
+    """Run `call` on symbolic inputs and return the step that it makes.
+
+    Args:
+        specs: the batch inputs.
+        call: takes one tensor per spec; returns a nested structure.
+        may_create: whether it may create variables.
+
+    Raises:
+        TracingError: Python asked for a tensor's value.
+    """
+    step = Trace(name, may_create=may_create)
+    tensors = []
+    for spec in specs:
+        value = step.builder.declare(spec.name, spec.dtype, spec.shape)
+        step.graph.inputs.append(value)
+        tensors.append(Tensor._from_symbol(value, step))
+    state = context.state
+    tapes, layers = state.tapes, state.layers
+    state.tapes, state.layers = [], []
+    try:
+        with context.entered(step):
+            returned = call(tensors)
+            leaves = [x.value if isinstance(x, Variable) else x for x in nest.flatten(returned)]
+    finally:
+        state.tapes, state.layers = tapes, layers
+    return _finish(step, specs, returned, leaves)
+
+
+def _finish(
+    step: Trace, specs: Sequence[InputSpec], returned: Any, leaves: Sequence[Any]
+) -> TracedStep:
+    builder, graph = step.builder, step.graph
+    builder.provenance = None
+    taken: set[int] = set()
+
+    def output(value: ir.Value, name: str) -> None:
+        # An output needs a node of its own: not an input, a constant, or another output.
+        if value.producer() is None or id(value) in taken:
+            (value,) = builder.emit("Identity", [value], {})
+        taken.add(id(value))
+        value.name = name
+        graph.outputs.append(value)
+
+    results: list[tuple[int | None, Any]] = []
+    named = nest.flatten_with_paths(returned)
+    for i, (leaf, (path, _)) in enumerate(zip(leaves, named, strict=True)):
+        if isinstance(leaf, (np.ndarray, np.generic)):
+            leaf = step.constant(np.asarray(leaf))
+        if not isinstance(leaf, Tensor):
+            results.append((None, leaf))
+            continue
+        results.append((len(graph.outputs), None))
+        name = path if isinstance(returned, Mapping) else f"output_{i}"
+        output(step.symbol(leaf), builder.claim_name(name))
+    output_names = [value.name or "" for value in graph.outputs]
+
+    state: list[StateEntry] = []
+    for variable, slot in step.slots.items():
+        brought: ir.Value = slot.input._symbol
+        graph.inputs.append(brought)
+        name = brought.name or ""
+        output_name = None
+        if slot.current is not slot.input:
+            output_name = builder.claim_name(f"{name}.next")
+            output(step.symbol(slot.current), output_name)
+        state.append(StateEntry(name, name, output_name, variable.role))
+
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
+    run_passes(model, default_passes(), verify=verify_passes)
+    return TracedStep(
+        model, list(specs), output_names, returned, results, state, list(step.slots)
+    )
+
+
+def default_passes() -> list[GraphPass]:
+    """The passes every step goes through, in order."""
+    return [
+        RemoveDeadCode(),
+        FoldConstants(_evaluate),
+        Simplify(),
+        EliminateCommonSubexpressions(),
+        RemoveDeadCode(),
+    ]
+
+
+def _evaluate(
+    op_type: str,
+    inputs: Sequence[npt.NDArray[Any] | None],
+    attributes: dict[str, Any],
+    outputs: int,
+) -> list[npt.NDArray[Any]]:
+    """Constant folding with the kernels that the step itself runs on."""
+    from onnxtape.runtime import values
+
+    held = [None if x is None else np.asarray(x, order="C") for x in inputs]
+    orts = [None if x is None else values.from_numpy(x) for x in held]
+    made = executor().run(op_type, orts, attributes, outputs)
+    return [np.array(values.to_numpy(made[i])) for i in range(outputs)]
+
