@@ -119,6 +119,11 @@ def resolve_spec(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[Shap
     return shapes
 
 
+def unnamed(shape: Shape) -> Shape:
+    """`shape` with None for every symbol."""
+    return tuple(d if isinstance(d, int) else None for d in shape)
+
+
 def mismatch(
     names: Sequence[str], expected: Sequence[Shape], given: Sequence[Sequence[int]]
 ) -> str | None:

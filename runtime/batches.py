@@ -50,16 +50,13 @@ class BatchReader:
         return arrays
 
     def _refuse_names(self, batch: Mapping[str, Any]) -> None:
-        declared = ", ".join(_declared(entry) for entry, _ in self._entries)
-        missing = [entry.name for entry, _ in self._entries if entry.name not in batch]
-        unknown = [name for name in batch if name not in self._names]
         problems = [
-            f"{what} {', '.join(map(repr, names))}"
-            for what, names in (("missing:", missing), ("unknown:", unknown))
-            if names
+            f"{entry.name!r} missing" for entry, _ in self._entries if entry.name not in batch
         ]
+        problems += [f"{name!r} unknown" for name in batch if name not in self._names]
+        declared = ", ".join(_declared(entry) for entry, _ in self._entries)
         raise InputError(
-            f"The batch does not have the step's inputs. {'; '.join(problems).capitalize()}. "
+            f"The batch does not have the step's inputs: {', '.join(problems)}. "
             f"The step takes {declared or 'no inputs'}."
         )
 

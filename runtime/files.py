@@ -26,7 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_sibling(path)
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # a writer that replaces the file may have made it private
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:

@@ -316,6 +316,7 @@ def test_nested_parts_stay_together() -> None:
     ("data", "dtype"),
     [
         ([1, 2], "int32"),
+        ([1, 2**40], "int64"),
         ([1.0, 2.0], "float32"),
         ([1, 2.5], "float32"),
         ([[1.0], [2.0]], "float32"),
@@ -326,7 +327,7 @@ def test_nested_parts_stay_together() -> None:
         (np.zeros(2, np.float16), "float16"),
         (np.zeros(2, np.int64), "int64"),
         (np.zeros(2, np.uint8), "uint8"),
-        (range(2), "int64"),
+        (range(2), "int32"),
     ],
 )
 def test_dtypes(data: Any, dtype: str) -> None:

@@ -61,9 +61,12 @@ def test_losses_and_weights_follow_the_reference(
     wrap = ot.function(fallback="error") if mode == "compiled" else lambda step: step
     model, losses, _ = train(reference, OPTIMIZERS[case](), wrap)
     np.testing.assert_allclose(losses, reference[f"{case}_losses"], rtol=1e-4)
+    # Where epsilon stands matters to a weight whose first gradient is tiny: one here, -2e-6, ends
+    # 1.2e-4 apart by PyTorch's formula and by Keras's, in float64 too.
+    atol = 2e-4 if case == "torch_adam" else 2e-5
     for index, weight in enumerate(model.get_weights()):
         np.testing.assert_allclose(
-            weight, reference[f"{case}_final_{index}"], rtol=1e-4, atol=2e-5, err_msg=str(index)
+            weight, reference[f"{case}_final_{index}"], rtol=1e-4, atol=atol, err_msg=str(index)
         )
 
 

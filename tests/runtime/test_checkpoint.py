@@ -81,7 +81,7 @@ def test_file_of_others_with_another_dtype(tmp_path: Path) -> None:
 def test_bfloat16_without_ml_dtypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path / "state", {"h": np.ones(2, ml_dtypes.bfloat16)})
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(CheckpointError, match="holds 'h' in bfloat16.*pip install ml_dtypes"):
+    with pytest.raises(CheckpointError, match=r"holds 'h' in bfloat16.*pip install ml_dtypes"):
         load_state(tmp_path / "state")
 
 
@@ -118,6 +118,12 @@ def test_a_failing_write_keeps_the_old_file(
                 save_state(path, {"a": np.ones(4)})
         np.testing.assert_array_equal(load_state(path)["a"], np.zeros(4))
         assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_state(tmp_path / "state", {"a": np.ones(1)})
+    assert (tmp_path / "state").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 SAVE_FOREVER = """

@@ -49,7 +49,7 @@ def test_two_names_are_not_a_pair() -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ProviderError, match="No execution provider is called 'tpu'.*cuda.*cpu"):
+    with pytest.raises(ProviderError, match=r"No execution provider is called 'tpu'.*cuda.*cpu"):
         resolve_providers("tpu")
 
 
@@ -90,5 +90,5 @@ def test_missing_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gutted_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
-    with pytest.raises(ProviderError, match="has no InferenceSession.*Uninstall both"):
+    with pytest.raises(ProviderError, match=r"has no InferenceSession.*Uninstall both"):
         load_onnxruntime()

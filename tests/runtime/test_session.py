@@ -106,13 +106,16 @@ def test_number_of_threads(add_model: bytes, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @needs_proc
-def test_one_thread_sessions_make_no_threads(add_file: Path, run_python: Callable[..., str]) -> None:
-    program = PREPARE + """
+def test_one_thread_makes_no_threads(add_file: Path, run_python: Callable[..., str]) -> None:
+    program = (
+        PREPARE
+        + """
     sessions = [create_session(model, threads=1) for _ in range(50)]
     print(threads() - before)
     pool = create_session(model, threads=3)
     print(threads() - before)
     """
+    )
     assert run_python(program, add_file).split() == ["0", "2"]
 
 
@@ -120,19 +123,24 @@ def test_one_thread_sessions_make_no_threads(add_file: Path, run_python: Callabl
 def test_the_programs_own_global_pool_is_used(
     add_file: Path, run_python: Callable[..., str]
 ) -> None:
-    program = PREPARE + """
+    program = (
+        PREPARE
+        + """
     onnxruntime.set_global_thread_pool_sizes(2, 1)
     before = threads()
     sessions = [create_session(model, threads=3) for _ in range(5)]
     one = np.ones(2, np.float32)
     print(threads() - before, sessions[4].run(None, {"a": one, "b": one})[0])
     """
+    )
     assert run_python(program, add_file) == "0 [2. 2.]\n"
 
 
 @needs_proc
 def test_shared_arena_is_one_arena(add_file: Path, run_python: Callable[..., str]) -> None:
-    program = PREPARE + """
+    program = (
+        PREPARE
+        + """
     def resident():
         return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     big = np.ones(4 << 20, np.float32)  # 16 MiB
@@ -142,6 +150,7 @@ def test_shared_arena_is_one_arena(add_file: Path, run_python: Callable[..., str
         session.run(None, {"a": big, "b": big})
     print((resident() - start) >> 20)
     """
+    )
     grown = int(run_python(program, add_file))
     assert grown < 100, f"20 sessions kept {grown} MiB after making 16 MiB each"
 

@@ -48,7 +48,8 @@ def assert_same_state(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_steps_agree_with_numpy(session: TrainingSession, regression: Any) -> None:
     expected = regression.initial_state()
-    for index in range(40):
+    first_loss = regression.oracle(expected, **regression.batch(16))[0]["loss"]
+    for index in range(120):
         batch = regression.batch(16 if index % 3 else 5, seed=index)
         results, expected = regression.oracle(expected, **batch)
         found = session.step(**batch)
@@ -58,8 +59,8 @@ def test_steps_agree_with_numpy(session: TrainingSession, regression: Any) -> No
         state = session.state_dict()
         for name, value in expected.items():
             np.testing.assert_allclose(state[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-    assert state["generator"][1] == state["iterations"] == 40
-    np.testing.assert_allclose(state["kernel"], [[1], [-2], [3], [0.5]], atol=0.02)
+    assert state["generator"][1] == state["iterations"] == 120
+    assert found["loss"] < first_loss / 100
 
 
 def test_results_are_the_callers(session: TrainingSession, regression: Any) -> None:
@@ -133,8 +134,8 @@ def test_steps_from_several_threads(session: TrainingSession, regression: Any) -
     ("changed", "message"),
     [
         (
-            {"y": None, "labels": [[1]]},
-            "The batch does not have the step's inputs. Missing: 'y'; unknown: 'labels'. The step "
+            {"y": None, "Labels": [[1]]},
+            "The batch does not have the step's inputs: 'y' missing, 'Labels' unknown. The step "
             "takes x: float32[batch, 4], y: float32[batch, 1].",
         ),
         (
@@ -163,12 +164,13 @@ def test_wrong_batches(
 ) -> None:
     good = regression.batch(2)
     batch = {name: value for name, value in {**good, **changed}.items() if value is not None}
-    before = session.state_dict()
-    with pytest.raises(InputError) as caught:
-        session.step(**batch)
-    assert str(caught.value).startswith(message)
-    assert_same_state(session.state_dict(), before)
-    session.step(**good)
+    for _ in range(2):  # as the first step, and after a good one
+        before = session.state_dict()
+        with pytest.raises(InputError) as caught:
+            session.step(**batch)
+        assert str(caught.value).startswith(message)
+        assert_same_state(session.state_dict(), before)
+        session.step(**good)
 
 
 def integer_session(folder: Path, model_builder: Callable[..., bytes]) -> TrainingSession:
@@ -213,7 +215,7 @@ def test_integers_and_booleans(tmp_path: Path, model_builder: Callable[..., byte
     for index, message in (
         ([2**40], "The input 'index' holds whole numbers that do not fit into int32"),
         ([1.5], "The input 'index' has dtype float64; int32 is needed"),
-        (np.ones(1, np.uint32), "The input 'index' has dtype uint32; int32 is needed"),
+        (np.array([2**31], np.uint32), "whole numbers that do not fit into int32"),
     ):
         with pytest.raises(InputError, match=message):
             session.step(index=index, flag=True)
@@ -374,8 +376,7 @@ def test_bfloat16_float16_and_empty_state(
         nodes,
         [("x", FLOAT, [3]), ("y", TensorProto.BFLOAT16, [3])]
         + [(n, types[n], shapes[n]) for n in types],
-        [("out", TensorProto.BFLOAT16, [3])]
-        + [(f"{n}_new", types[n], shapes[n]) for n in types],
+        [("out", TensorProto.BFLOAT16, [3])] + [(f"{n}_new", types[n], shapes[n]) for n in types],
     )
     names = {"b": "bfloat16", "h": "float16", "e": "float32"}
     state = {
@@ -404,7 +405,7 @@ def test_bfloat16_float16_and_empty_state(
         result = session.step(x=x, y=np.array([1, 2, 3], ml_dtypes.bfloat16))["out"]
         assert_same_state(session.state_dict(), expected)
     assert result.dtype == ml_dtypes.bfloat16
-    np.testing.assert_allclose(result.astype(np.float32), x + [1, 2, 3], rtol=0.01)
+    np.testing.assert_allclose(result.astype(np.float32), x + np.float32([1, 2, 3]), rtol=0.01)
     session.save(tmp_path / "s")
     other = TrainingSession(tmp_path / "a")
     other.load(tmp_path / "s")
@@ -415,22 +416,43 @@ def test_bfloat16_float16_and_empty_state(
     session.step(x=x, y=np.zeros(3, np.float32))
 
 
+class RecordingBinding:
+    """A binding that notes which inputs are bound."""
+
+    def __init__(self, binding: Any) -> None:
+        self.binding = binding
+        self.inputs: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.binding, name)
+
+    def bind_ortvalue_input(self, name: str, value: Any) -> None:
+        self.inputs.append(name)
+        self.binding.bind_ortvalue_input(name, value)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
 def test_state_on_a_device_that_python_cannot_allocate_on(
-    artifact_path: Path, regression: Any, monkeypatch: pytest.MonkeyPatch
+    artifact_path: Path, regression: Any, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """There, what is bound is a copy, so each step has to bind the state again."""
-    plain = TrainingSession(artifact_path)
-    monkeypatch.setattr(
-        training_session_module,
-        "input_devices",
-        lambda session: dict.fromkeys([node.name for node in session.get_inputs()]),
-    )
+    """There, ONNX Runtime binds a copy of the state, so that each step has to bind it again."""
+    reference = TrainingSession(artifact_path)
+    if elsewhere:
+        monkeypatch.setattr(
+            training_session_module,
+            "input_devices",
+            lambda session: dict.fromkeys([node.name for node in session.get_inputs()]),
+        )
     session = TrainingSession(artifact_path)
-    assert len(session._bound_each_step) == len(regression.entries)
+    state = [entry.input for entry in regression.entries] if elsewhere else []
     for seed in range(5):
+        recording = RecordingBinding(session._bindings[seed % 2])
+        session._bindings[seed % 2] = recording
         session.step(**regression.batch(4, seed))
-        plain.step(**regression.batch(4, seed))
-    assert_same_state(session.state_dict(), plain.state_dict())
+        session._bindings[seed % 2] = recording.binding
+        assert recording.inputs == ["x", "y", *state]
+        reference.step(**regression.batch(4, seed))
+    assert_same_state(session.state_dict(), reference.state_dict())
 
 
 # Artifacts that do not fit, and inference

@@ -29,7 +29,9 @@ def test_the_rest_of_the_model_stays_as_it_was(regression: Any) -> None:
     before.graph.initializer.append(numpy_helper.from_array(np.ones(3), "old"))
     before.metadata_props.add(key="author", value="me")
     kernel = np.arange(4, dtype=np.float32).reshape(4, 1)
-    after = onnx.load_from_string(b"".join(with_weights(before.SerializeToString(), {"kernel": kernel})))
+    after = onnx.load_from_string(
+        b"".join(with_weights(before.SerializeToString(), {"kernel": kernel}))
+    )
     (added,) = [tensor for tensor in after.graph.initializer if tensor.name == "kernel"]
     np.testing.assert_array_equal(numpy_helper.to_array(added), kernel)
     assert [value.name for value in after.graph.input] == ["x", "bias"]
@@ -82,7 +84,7 @@ def test_memory_layout_does_not_matter(regression: Any) -> None:
 
 def test_too_large(regression: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_module, "LARGEST_MODEL", 200)
-    with pytest.raises(ArtifactError, match="must stay below 2 GiB. Save the state instead"):
+    with pytest.raises(ArtifactError, match=r"must stay below 2 GiB\. Save the state instead"):
         with_weights(regression.inference_model(), {"bias": np.ones(100, np.float32)})
 
 

@@ -1,0 +1,142 @@
+"""The arguments of one call of a compiled function, flattened and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxtape import nest
+from onnxtape.compiler.dims import Shape
+from onnxtape.engine import ort_value
+from onnxtape.signature import Identity, TensorSpec
+from onnxtape.tensor import Tensor, as_array
+from onnxtape.variable import Variable
+
+#: Whether the number at a place of a structure is an input of the graph.
+IsInput = Callable[[Any, int], bool]
+
+
+class Arguments:
+    """Values bound to a function's parameters, in order.
+
+    Leaves are arrays and tensors (batch inputs), Python numbers (constants, or batch inputs where
+    `number_is_input` says so), `TensorSpec`s standing for tensors, and other objects, which are
+    constants.
+
+    Attributes:
+        leaves: all leaves, left to right.
+        places: which of them are batch inputs.
+        key: equal for calls that one trace with exact shapes serves.
+        structure: of everything but the leaves; None when no argument is nested.
+    """
+
+    __slots__ = ("args", "key", "leaves", "places", "structure")
+
+    def __init__(self, args: tuple[Any, ...], number_is_input: IsInput) -> None:
+        self.args = args
+        if any(isinstance(a, (dict, list, tuple)) for a in args):
+            self.leaves = nest.flatten(args)
+            self.structure = nest.structure(args)
+        else:
+            self.leaves = list(args)
+            self.structure = None
+        self.describe(number_is_input)
+
+    def describe(self, number_is_input: IsInput) -> None:
+        """Compute `places` and `key` from the leaves."""
+        descriptions: list[Any] = []
+        self.places: list[int] = []
+        for i, leaf in enumerate(self.leaves):
+            kind = type(leaf)
+            if kind is not np.ndarray and kind is not Tensor and kind is not TensorSpec:
+                if kind is float or kind is int:
+                    if not number_is_input(self.structure, i):
+                        descriptions.append((kind, leaf))
+                        continue
+                    leaf = self.leaves[i] = as_array(leaf)
+                elif kind in (bool, str, type(None)):
+                    descriptions.append((kind, leaf))
+                    continue
+                elif isinstance(leaf, Variable) or not (
+                    hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")
+                ):
+                    descriptions.append(Identity(leaf))
+                    continue
+                else:
+                    leaf = self.leaves[i] = _array_of(leaf)
+            descriptions.append((leaf.dtype, leaf.shape))
+            self.places.append(i)
+        self.key = (self.structure, tuple(descriptions))
+
+    @property
+    def family_key(self) -> Any:
+        """Equal for calls that differ in sizes only."""
+        family = list(self.key[1])
+        for i in self.places:
+            dtype, shape = family[i]
+            family[i] = (dtype, len(shape))
+        return (self.structure, tuple(family))
+
+    @property
+    def numbers(self) -> list[tuple[int, float]]:
+        """The places and values of Python numbers that are constants of the graph."""
+        return [
+            (i, leaf)
+            for i, leaf in enumerate(self.leaves)
+            if type(leaf) in (int, float)
+        ]
+
+    @property
+    def dtypes(self) -> list[np.dtype[Any]]:
+        return [self.leaves[i].dtype for i in self.places]
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of the batch inputs; `TensorSpec`s may have None and names in theirs."""
+        return tuple([tuple(self.leaves[i].shape) for i in self.places])
+
+    def names(self, parameters: Sequence[str]) -> list[str]:
+        """The batch inputs' names: the parameter's, with the path inside it."""
+        if self.structure is None:
+            return [parameters[i] for i in self.places]
+        paths: list[str] = []
+        for name, value in zip(parameters, self.args, strict=True):
+            paths.extend(path for path, _ in nest.flatten_with_paths(value, name))
+        return [paths[i] for i in self.places]
+
+    def values(self) -> list[Any]:
+        """The batch inputs as OrtValues, without copying."""
+        return [_ort_value(self.leaves[i]) for i in self.places]
+
+    def rebuild(self, tensors: Sequence[Tensor]) -> Any:
+        """The arguments with these tensors in the batch inputs' places."""
+        leaves = list(self.leaves)
+        for i, tensor in zip(self.places, tensors, strict=True):
+            leaves[i] = tensor
+        return leaves if self.structure is None else nest.pack_like(self.args, leaves)
+
+    def as_specs(self) -> tuple[Any, ...]:
+        """The arguments with a `TensorSpec` for each batch input."""
+        specs: list[Any] = list(self.leaves)
+        for i in self.places:
+            leaf = specs[i]
+            if not isinstance(leaf, TensorSpec):
+                specs[i] = TensorSpec(leaf.shape, leaf.dtype)
+        rebuilt = specs if self.structure is None else nest.pack_like(self.args, specs)
+        return tuple(rebuilt)
+
+
+def _array_of(leaf: Any) -> np.ndarray[Any, Any]:
+    """An array of another library, NumPy scalars included."""
+    return np.asarray(leaf) if hasattr(leaf, "__array__") else np.from_dlpack(leaf)
+
+
+def _ort_value(leaf: Any) -> Any:
+    if type(leaf) is Tensor:
+        return leaf._ort or ort_value(leaf)
+    from onnxtape.runtime import values
+
+    # Aliases the array, which `Arguments` holds during the call.
+    return values.from_numpy(leaf)

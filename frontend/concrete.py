@@ -1,0 +1,150 @@
+"""One trace of a function, ready to run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxtape import debugging, nest
+from onnxtape.arguments import Arguments
+from onnxtape.compiler.passes.schedule import schedule_updates
+from onnxtape.errors import InputError
+from onnxtape.runtime.session import create_session
+from onnxtape.runtime.step import CompiledStep, StateBinding
+from onnxtape.signature import mismatch
+from onnxtape.tensor import Tensor
+from onnxtape.tracing import InputSpec, StateEntry, TracedStep
+from onnxtape.variable import Variable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxtape.runtime.providers import Providers
+
+
+class ConcreteFunction:
+    """A compiled graph, its batch inputs and its state.
+
+    Attributes:
+        inputs: the batch inputs, in order.
+        output_names: the results' names in the graph.
+        state: one entry per state variable.
+    """
+
+    def __init__(self, traced: TracedStep, providers: Providers = None) -> None:
+        self._traced = traced
+        self.inputs: list[InputSpec] = traced.inputs
+        self.output_names: list[str] = traced.output_names
+        self.state: list[StateEntry] = traced.state
+        self._step = _compile(traced, providers)
+        self._single = not isinstance(traced.returned, (dict, list, tuple))
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The graph as plain ONNX: batch inputs and state in, results and new state out."""
+        return ir.to_proto(self._traced.model)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The variables behind `state`, in its order."""
+        return self._traced.variables
+
+    @property
+    def in_place_count(self) -> int:
+        """How many state entries are updated in their own buffer."""
+        return self._step.in_place_count
+
+    def __call__(self, *args: Any) -> Any:
+        """Run on the batch inputs, in order.
+
+        Raises:
+            InputError: a wrong number, dtype or shape.
+        """
+        arguments = Arguments(args, lambda structure, place: True)
+        if len(arguments.places) != len(self.inputs):
+            raise InputError(
+                f"this graph has {len(self.inputs)} inputs "
+                f"({', '.join(s.name for s in self.inputs)}), but {len(arguments.places)} were given"
+            )
+        for spec, dtype in zip(self.inputs, arguments.dtypes, strict=True):
+            if dtype != spec.dtype:
+                raise InputError(f"input '{spec.name}' has dtype {dtype}, not {spec.dtype}")
+        names = [spec.name for spec in self.inputs]
+        shapes: Any = arguments.shapes
+        if problem := mismatch(names, [spec.shape for spec in self.inputs], shapes):
+            raise InputError(problem)
+        return self.run(arguments.values())
+
+    def run(self, values: Sequence[Any]) -> Any:
+        """Run on OrtValues that fit; returns what the Python function returned, with tensors."""
+        if debugging.checking_numerics():
+            outputs = debugging.run_checked(self._traced, values)
+        else:
+            outputs = self._step.run(values)
+        results = self._traced.results
+        if self._single:
+            index, constant = results[0]
+            return constant if index is None else Tensor._from_ort(outputs[index])
+        leaves = [
+            constant if index is None else Tensor._from_ort(outputs[index])
+            for index, constant in results
+        ]
+        return nest.pack_like(self._traced.returned, leaves)
+
+
+class VariableCell:
+    """A variable as the runtime's `StateCell`."""
+
+    __slots__ = ("_variable",)
+
+    def __init__(self, variable: Variable) -> None:
+        self._variable = variable
+
+    def current(self) -> Any:
+        return self._variable._tensor._ort
+
+    def exclusive(self) -> Any:
+        return self._variable._buffer()
+
+    def is_exclusive(self) -> bool:
+        return self._variable._is_exclusive()
+
+    def replace(self, value: Any) -> None:
+        self._variable._set(value)
+
+
+def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
+    """Open a session for the step.
+
+    ONNX Runtime optimizes the graph once and hands it back; that graph is put into an order in which
+    state can be overwritten, and is then run as it stands. (An order chosen before ONNX Runtime's
+    own rewrites would prove nothing.)
+    """
+    model = ir.to_proto(traced.model).SerializeToString()
+    outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
+    in_place: frozenset[str] = frozenset()
+    if outputs:
+        with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
+            path = Path(folder) / "optimized.onnx"
+            create_session(model, providers, threads=1, optimized_path=path)
+            optimized = ir.load(path)
+            in_place = schedule_updates(optimized, outputs)
+            scheduled = ir.to_proto(optimized).SerializeToString()
+        session = create_session(scheduled, providers, optimize=False, in_order=True)
+    else:
+        session = create_session(model, providers)
+    bindings = [
+        StateBinding(
+            VariableCell(variable),
+            entry.input_name,
+            entry.output_name,
+            in_place=entry.input_name in in_place,
+        )
+        for entry, variable in zip(traced.state, traced.variables, strict=True)
+    ]
+    return CompiledStep(session, [s.name for s in traced.inputs], traced.output_names, bindings)

@@ -1,0 +1,98 @@
+"""Finding the operator that made the first NaN or infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.dtypes import is_floating
+from onnxtape.compiler.errors import Provenance, located
+from onnxtape.engine import executor
+from onnxtape.errors import NumericsError
+
+if TYPE_CHECKING:
+    from onnxtape.tracing import TracedStep
+
+
+class _Switch:
+    check_numerics = False
+
+
+def enable_check_numerics() -> None:
+    """Make every compiled step raise `NumericsError` where a NaN or infinity first appears.
+
+    The error names the operator, the user's file and line and the layer; the state stays as it was
+    before the step. Steps then run one operator at a time, which is slow.
+    """
+    _Switch.check_numerics = True
+
+
+def disable_check_numerics() -> None:
+    """Undo `enable_check_numerics`."""
+    _Switch.check_numerics = False
+
+
+def checking_numerics() -> bool:
+    return _Switch.check_numerics
+
+
+def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
+    """Run a step operator by operator, checking each result; see `enable_check_numerics`.
+
+    Args:
+        inputs: the batch inputs as OrtValues.
+
+    Returns:
+        The results as OrtValues. State is assigned only when every value was finite.
+
+    Raises:
+        NumericsError: an operator made a NaN or infinity.
+    """
+    from onnxtape.compiler.autodiff import record_of
+    from onnxtape.runtime import values
+
+    graph = traced.model.graph
+    held = [np.array(v.const_value.numpy()) for v in graph.initializers.values() if v.const_value]
+    known: dict[int, Any] = {
+        id(value): values.from_numpy(array)
+        for value, array in zip(graph.initializers.values(), held, strict=True)
+    }
+    state = [variable._tensor._ort for variable in traced.variables]
+    known.update(zip(map(id, graph.inputs), [*inputs, *state], strict=True))
+    for node in graph:
+        operands = [None if x is None else known[id(x)] for x in node.inputs]
+        record = record_of(node)
+        made = executor().run(node.op_type, operands, record.attributes, len(node.outputs))
+        for output, value in zip(node.outputs, made, strict=True):
+            known[id(output)] = value
+            if not _is_finite(value) and all(x is None or _is_finite(x) for x in operands):
+                place = Provenance.from_metadata(node.metadata_props)
+                shapes = ", ".join(format_shape(tuple(x.shape())) for x in operands if x is not None)
+                kind = "a NaN" if np.isnan(values.to_numpy(value)).any() else "an infinity"
+                raise NumericsError(
+                    located(
+                        f"{node.op_type} made {kind} from finite inputs of shapes {shapes} in the "
+                        f"{place.phase} pass; the state is as it was before the step",
+                        place,
+                    )
+                )
+    outputs = [known[id(value)] for value in graph.outputs]
+    assigned = [
+        variable
+        for variable, entry in zip(traced.variables, traced.state, strict=True)
+        if entry.output_name is not None
+    ]
+    count = len(traced.output_names)
+    for variable, value in zip(assigned, outputs[count:], strict=True):
+        variable._set(value)
+    return outputs[:count]
+
+
+def _is_finite(value: Any) -> bool:
+    from onnxtape.runtime import values
+
+    array = values.to_numpy(value)
+    return not is_floating(array.dtype) or bool(np.isfinite(array).all())

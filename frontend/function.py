@@ -1,0 +1,431 @@
+"""`ot.function`: trace a Python function once, run the compiled graph from then on."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from onnxtape import context, nest
+from onnxtape.arguments import Arguments
+from onnxtape.compiler.dims import Shape
+from onnxtape.errors import (
+    DimensionError,
+    ExecutionError,
+    FallbackWarning,
+    InputError,
+    TracingError,
+)
+from onnxtape.signature import (
+    Family,
+    generalize,
+    mismatch,
+    resolve_spec,
+    unnamed,
+    with_batch_dimension,
+)
+from onnxtape.tensor import Tensor, as_array
+
+if TYPE_CHECKING:
+    from onnxtape.concrete import ConcreteFunction
+    from onnxtape.runtime.providers import Providers
+
+#: So many traces for fixed shapes draw a warning.
+_MANY_TRACES = 8
+
+
+class _Switch:
+    """What `run_functions_eagerly` sets."""
+
+    eagerly = False
+
+
+def run_functions_eagerly(run_eagerly: bool) -> None:
+    """Let every `ot.function` run as plain Python, for debugging; False compiles again."""
+    _Switch.eagerly = bool(run_eagerly)
+
+
+def function(
+    f: Callable[..., Any] | None = None,
+    *,
+    input_signature: Sequence[Any] | None = None,
+    fallback: Literal["eager", "error"] = "eager",
+    providers: Providers = None,
+) -> Any:
+    """Compile a Python function of tensors to one ONNX graph.
+
+    The first call traces the function with the exact shapes of its arguments. When a later call
+    differs in some sizes, those become symbolic, and that trace serves every size. Python numbers
+    are constants of the graph; one that changes between calls becomes an input. Everything else
+    (strings, booleans, models) is compared by value or identity, with a trace for each.
+
+    Args:
+        f: the function. Arguments and results may be nested dicts, lists and tuples.
+        input_signature: one `TensorSpec` (or nested structure of them) per parameter, deciding
+            shapes up front.
+        fallback: what to do when the function cannot be traced, because Python asks for a tensor's
+            value: "eager" warns once and runs it eagerly from then on; "error" raises.
+        providers: execution providers, by default the CPU.
+
+    Returns:
+        A `Function`; or a decorator when `f` is omitted.
+    """
+    if fallback not in ("eager", "error"):
+        raise ValueError(f"fallback is 'eager' or 'error', not {fallback!r}")
+    if f is None:
+        return functools.partial(
+            function, input_signature=input_signature, fallback=fallback, providers=providers
+        )
+    return Function(f, input_signature, fallback, providers)
+
+
+class _CannotCompileError(Exception):
+    """The function must run eagerly; `cause` says why, `file` and `line` where."""
+
+    def __init__(self, cause: Exception, file: str, line: int) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.file = file
+        self.line = line
+
+
+class Function:
+    """A compiled function; see `ot.function`."""
+
+    def __init__(
+        self,
+        python_function: Callable[..., Any],
+        input_signature: Sequence[Any] | None,
+        fallback: str,
+        providers: Providers,
+    ) -> None:
+        functools.update_wrapper(self, python_function)
+        self.python_function = python_function
+        self._name = getattr(python_function, "__name__", "function")
+        self._input_signature = None if input_signature is None else tuple(input_signature)
+        self._fallback = fallback
+        self._providers = providers
+        self._trace_count = 0
+        self._fallback_reason: str | None = None
+        self._signature = inspect.signature(python_function)
+        self._parameters = list(self._signature.parameters)
+        kinds = {p.kind for p in self._signature.parameters.values()}
+        self._only_plain_parameters = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        # Exact arguments -> trace; what the fast path looks up.
+        self._exact: dict[Any, ConcreteFunction] = {}
+        self._families: dict[Any, Family] = {}
+        # Python numbers by structure and place: the first value seen, those that changed and are
+        # inputs since, and those that Python needs as numbers.
+        self._first_numbers: dict[tuple[Any, int], float] = {}
+        self._number_inputs: set[tuple[Any, int]] = set()
+        self._number_constants: set[tuple[Any, int]] = set()
+        self._last_traced: tuple[Any, ...] | None = None
+        self._methods: weakref.WeakKeyDictionary[Any, Function] = weakref.WeakKeyDictionary()
+        # Whoever decorates is going to compile: load the compiler now, not in the first step.
+        importlib.import_module("onnxtape.concrete")
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        bound = self._methods.get(instance)
+        if bound is None:
+            # Holds the instance weakly: it is the key under which this is kept.
+            reference, method = weakref.ref(instance), self.python_function
+
+            @functools.wraps(method)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return method(reference(), *args, **kwargs)
+
+            parameters = list(self._signature.parameters.values())[1:]
+            call.__signature__ = self._signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+            bound = Function(call, self._input_signature, self._fallback, self._providers)
+            self._methods[instance] = bound
+        return bound
+
+    @property
+    def trace_count(self) -> int:
+        """How often Python has been traced."""
+        return self._trace_count
+
+    @property
+    def fallback_reason(self) -> str | None:
+        """Why the function runs eagerly; None while it is compiled."""
+        return self._fallback_reason
+
+    def __repr__(self) -> str:
+        return f"<ot.function '{self._name}', {self._trace_count} traces>"
+
+    # Calling ------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if (
+            self._fallback_reason is not None
+            or _Switch.eagerly
+            or context.state.symbolic is not None
+        ):
+            return self.python_function(*args, **kwargs)
+        arguments = self._arguments(args, kwargs)
+        concrete = self._exact.get(arguments.key)
+        if concrete is None:
+            try:
+                arguments, concrete = self._find(arguments)
+            except _CannotCompileError as reason:
+                self._fall_back(reason)
+                return self.python_function(*args, **kwargs)
+        return concrete.run(arguments.values())
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        if kwargs or not self._only_plain_parameters or len(args) != len(self._parameters):
+            try:
+                bound = self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self._name}() {error}") from None
+            bound.apply_defaults()
+            args = tuple(bound.arguments.values())
+        arguments = Arguments(args, self._number_is_input)
+        if self._input_signature is not None:
+            self._conform(arguments)
+        return arguments
+
+    def _number_is_input(self, structure: Any, place: int) -> bool:
+        return (structure, place) in self._number_inputs
+
+    def _call_python(self, bound: Sequence[Any]) -> Any:
+        """Call the function with one value per parameter."""
+        positional: list[Any] = []
+        keyword: dict[str, Any] = {}
+        for parameter, value in zip(self._signature.parameters.values(), bound, strict=True):
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                positional.extend(value)
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                keyword.update(value)
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                keyword[parameter.name] = value
+            else:
+                positional.append(value)
+        return self.python_function(*positional, **keyword)
+
+    def _fall_back(self, reason: _CannotCompileError) -> None:
+        if self._fallback == "error":
+            raise reason.cause from None
+        self._fallback_reason = str(reason.cause)
+        warnings.warn_explicit(
+            f"'{self._name}' cannot be compiled and runs eagerly from now on: {reason.cause}",
+            FallbackWarning,
+            reason.file or "<unknown>",
+            reason.line,
+        )
+
+    # Finding or making a trace --------------------------------------------------------------------
+
+    def _find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
+        changed = {
+            (arguments.structure, place)
+            for place, number in arguments.numbers
+            if self._first_numbers.setdefault((arguments.structure, place), number) != number
+        } - self._number_constants
+        if changed:
+            self._number_inputs |= changed
+            promoted = Arguments(arguments.args, self._number_is_input)
+            try:
+                return promoted, self._find_trace(promoted)
+            except _CannotCompileError:
+                # Python needs the number itself (as a size, in an `if`): a trace for each value.
+                self._number_inputs -= changed
+                self._number_constants |= changed
+        return arguments, self._find_trace(arguments)
+
+    def _find_trace(self, arguments: Arguments) -> ConcreteFunction:
+        family = self._families.setdefault(arguments.family_key, Family())
+        names = self._names(arguments)
+        shapes: Any = arguments.shapes
+        for concrete in reversed(family.concrete):
+            if mismatch(names, [spec.shape for spec in concrete.inputs], shapes) is None:
+                break
+        else:
+            family.observed.append(shapes)
+            concrete = self._trace_for(arguments, family, names)
+            family.concrete.append(concrete)
+            self._last_traced = arguments.as_specs()
+        self._exact[arguments.key] = concrete
+        return concrete
+
+    def _trace_for(
+        self, arguments: Arguments, family: Family, names: list[str]
+    ) -> ConcreteFunction:
+        exact: Any = arguments.shapes
+        if self._input_signature is not None:
+            declared = resolve_spec(names, nest.flatten(self._input_signature))
+            if mismatch(names, declared, exact) is None:
+                return self._trace(arguments, names, declared)
+            # Sizes that were taken to be equal are not: generalize from what was seen.
+        if family.concrete and not family.static_only:
+            try:
+                return self._trace(arguments, names, generalize(names, family.observed))
+            except Exception as error:
+                if isinstance(error, _CannotCompileError) and not isinstance(
+                    error.cause, DimensionError
+                ):
+                    raise
+                # Python, or an operator, needs the sizes; without that the exact trace fails too.
+                family.static_only = True
+        if len(family.concrete) == _MANY_TRACES:
+            warnings.warn(
+                f"'{self._name}' needs a trace for each shape of its arguments, because it uses "
+                "sizes as Python numbers; ops.shape(x) gives them as tensors",
+                UserWarning,
+                stacklevel=5,
+            )
+        return self._trace(arguments, names, exact)
+
+    def _trace(
+        self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
+    ) -> ConcreteFunction:
+        from onnxtape.concrete import ConcreteFunction
+        from onnxtape.tracing import InputSpec, trace
+
+        specs = [
+            InputSpec(name, dtype, shape)
+            for name, dtype, shape in zip(names, arguments.dtypes, shapes, strict=True)
+        ]
+
+        def call(tensors: Sequence[Tensor]) -> Any:
+            return self._call_python(arguments.rebuild(tensors))
+
+        first = self._trace_count == 0
+        self._trace_count += 1
+        try:
+            return ConcreteFunction(trace(self._name, specs, call, may_create=first), self._providers)
+        except TracingError as error:
+            raise _CannotCompileError(error, error.file, error.line) from error
+        except ExecutionError as error:
+            if "Could not find an implementation" not in str(error):
+                raise
+            code = self.python_function.__code__
+            raise _CannotCompileError(error, code.co_filename, code.co_firstlineno) from error
+
+    def _names(self, arguments: Arguments) -> list[str]:
+        names = arguments.names(self._parameters)
+        if self._input_signature is not None:
+            specs = nest.flatten(self._input_signature)
+            names = [spec.name or name for spec, name in zip(specs, names, strict=True)]
+        return names
+
+    def _conform(self, arguments: Arguments) -> None:
+        """Check the arguments against `input_signature`, converting NumPy and Python values."""
+        specs = nest.flatten(self._input_signature)
+        if len(specs) != len(arguments.leaves):
+            raise InputError(
+                f"{self._name}() takes {len(specs)} arguments by its input_signature, "
+                f"but was given {len(arguments.leaves)}"
+            )
+        for i, (leaf, spec) in enumerate(zip(arguments.leaves, specs, strict=True)):
+            if not isinstance(leaf, Tensor):
+                leaf = as_array(leaf)
+                if leaf.dtype != spec.dtype and np.can_cast(leaf.dtype, spec.dtype, "same_kind"):
+                    leaf = leaf.astype(spec.dtype)
+                arguments.leaves[i] = leaf
+        arguments.describe(self._number_is_input)
+        for name, leaf, spec in zip(self._names(arguments), arguments.leaves, specs, strict=True):
+            if leaf.dtype != spec.dtype:
+                raise InputError(
+                    f"{self._name}(): '{name}' has dtype {leaf.dtype}, but input_signature "
+                    f"declares {spec.dtype}; convert it with .astype('{spec.dtype}') or ops.cast"
+                )
+            if problem := mismatch([name], [unnamed(spec.shape)], [leaf.shape]):
+                raise InputError(f"{self._name}(): {problem} by input_signature")
+
+    # What it was compiled to ----------------------------------------------------------------------
+
+    def get_concrete_function(self, *args: Any, **kwargs: Any) -> ConcreteFunction:
+        """The trace that a call with these arguments would run, made if need be.
+
+        Arguments may be `TensorSpec`s, whose None and named dimensions become symbolic. Without
+        arguments, `input_signature` or the last traced call decides.
+
+        Raises:
+            TracingError: the function cannot be traced.
+            ValueError: nothing tells the shapes.
+        """
+        arguments = self._specified(args, kwargs)
+        names = self._names(arguments)
+        shapes = arguments.shapes
+        try:
+            if all(isinstance(d, int) for shape in shapes for d in shape):
+                concrete = self._exact.get(arguments.key)
+                return concrete or self._find(arguments)[1]
+            specs = [arguments.leaves[i] for i in arguments.places]
+            return self._symbolic_trace(arguments, names, resolve_spec(names, specs))
+        except _CannotCompileError as reason:
+            raise reason.cause from None
+
+    def get_symbolic_function(self, *args: Any, **kwargs: Any) -> ConcreteFunction:
+        """`get_concrete_function` with every leading dimension symbolic: what is exported.
+
+        A step that needs its sizes as numbers is given for the exact shapes, with a warning.
+        """
+        arguments = self._specified(args, kwargs)
+        names = self._names(arguments)
+        shapes = arguments.shapes
+        if all(isinstance(d, int) for shape in shapes for d in shape):
+            try:
+                wanted = with_batch_dimension(names, shapes)  # type: ignore[arg-type]
+                return self._symbolic_trace(arguments, names, wanted)
+            except _CannotCompileError as reason:
+                if not isinstance(reason.cause, DimensionError):
+                    raise reason.cause from None
+                warnings.warn(
+                    f"'{self._name}' needs its sizes as Python numbers, so it is exported for the "
+                    f"shapes {shapes} only: {reason.cause}",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return self.get_concrete_function(*args, **kwargs)
+
+    def _symbolic_trace(
+        self, arguments: Arguments, names: list[str], shapes: list[Shape]
+    ) -> ConcreteFunction:
+        family = self._families.setdefault(arguments.family_key, Family())
+        for concrete in family.concrete:
+            if [spec.shape for spec in concrete.inputs] == shapes:
+                return concrete
+        concrete = self._trace(arguments, names, shapes)
+        family.concrete.append(concrete)
+        return concrete
+
+    def _specified(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """The arguments that tell dtypes and shapes, given or remembered."""
+        if args or kwargs or not self._parameters:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return Arguments(tuple(bound.arguments.values()), self._number_is_input)
+        known = self._input_signature or self._last_traced
+        if known is None:
+            raise ValueError(
+                f"'{self._name}' has not been called yet: give arguments or ot.TensorSpecs that "
+                "tell dtypes and shapes"
+            )
+        return Arguments(known, self._number_is_input)
+
+    def export(self, path: str | Path, *args: Any, model: Any = None, **kwargs: Any) -> Path:
+        """Write the step, with its current state, as an artifact that any ONNX Runtime can train.
+
+        Args:
+            path: the folder to write. An artifact that is there already is replaced whole.
+            *args: arguments or `TensorSpec`s that tell dtypes and shapes, by default those of the
+                last traced call. Leading dimensions become symbolic.
+            model: also write this model's inference graph.
+
+        Returns:
+            The folder.
+        """
+        from onnxtape.export import export_step
+
+        return export_step(self.get_symbolic_function(*args, **kwargs), path, model)

@@ -1,0 +1,205 @@
+"""Activations, losses and other operations of neural networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.ops.arithmetic import operands
+from onnxtape.ops.shapes import normalized
+from onnxtape.tensor import Tensor
+
+__all__ = [
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "celu",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "sparse_categorical_crossentropy",
+    "swish",
+]
+
+_INT64 = np.dtype(np.int64)
+
+
+def _float(x: Any) -> Tensor:
+    return operands(x, floating=True)[0]
+
+
+def relu(x: Any) -> Tensor:
+    """max(x, 0); the gradient at 0 is 0."""
+    return B.op("Relu", _float(x))
+
+
+def relu6(x: Any) -> Tensor:
+    """min(max(x, 0), 6)."""
+    t = _float(x)
+    return B.op("Clip", t, 0.0, 6.0)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.2) -> Tensor:
+    """x where positive, negative_slope * x elsewhere."""
+    return B.op("LeakyRelu", _float(x), alpha=float(negative_slope))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
+    """x where positive, alpha * (exp(x) - 1) elsewhere."""
+    return B.op("Elu", _float(x), alpha=float(alpha))
+
+
+def selu(x: Any) -> Tensor:
+    """The scaled exponential linear unit."""
+    return B.op("Selu", _float(x))
+
+
+def celu(x: Any, alpha: float = 1.0) -> Tensor:
+    """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))."""
+    return B.op("Celu", _float(x), alpha=float(alpha))
+
+
+def gelu(x: Any, approximate: bool = True) -> Tensor:
+    """x * Phi(x), by default with the tanh approximation of Phi, as Keras."""
+    return B.op("Gelu", _float(x), approximate="tanh" if approximate else "none")
+
+
+def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return B.op("Sigmoid", _float(x))
+
+
+def log_sigmoid(x: Any) -> Tensor:
+    """log(sigmoid(x)) = -softplus(-x)."""
+    return B.op("Neg", softplus(B.op("Neg", _float(x))))
+
+
+def hard_sigmoid(x: Any) -> Tensor:
+    """min(max(x / 6 + 1/2, 0), 1)."""
+    return B.op("HardSigmoid", _float(x), alpha=1.0 / 6.0, beta=0.5)
+
+
+def silu(x: Any) -> Tensor:
+    """x * sigmoid(x)."""
+    t = _float(x)
+    return B.op("Mul", t, B.op("Sigmoid", t))
+
+
+swish = silu
+
+
+def hard_silu(x: Any) -> Tensor:
+    """x * hard_sigmoid(x)."""
+    return B.op("HardSwish", _float(x))
+
+
+hard_swish = hard_silu
+
+
+def softplus(x: Any) -> Tensor:
+    """log(1 + exp(x))."""
+    return B.op("Softplus", _float(x))
+
+
+def softsign(x: Any) -> Tensor:
+    """x / (1 + |x|)."""
+    return B.op("Softsign", _float(x))
+
+
+def mish(x: Any) -> Tensor:
+    """x * tanh(softplus(x))."""
+    return B.op("Mish", _float(x))
+
+
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along an axis."""
+    return B.op("Softmax", _float(x), axis=axis)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """log(softmax(x)) along an axis."""
+    return B.op("LogSoftmax", _float(x), axis=axis)
+
+
+# Keras clips probabilities to this distance from 0 and 1 before it takes their logarithm.
+_EPSILON = 1e-7
+
+
+def sparse_categorical_crossentropy(
+    target: Any, output: Any, from_logits: bool = False, axis: int = -1
+) -> Tensor:
+    """-log of the probability of the target class.
+
+    Args:
+        target: integer classes of shape (...), or (..., 1).
+        output: logits or probabilities of shape (..., classes).
+
+    Returns:
+        Losses of shape (...).
+    """
+    out = _float(output)
+    rank = B.known_rank(out, "sparse_categorical_crossentropy")
+    axis = normalized(axis, rank)
+    labels = convert_to_tensor(target, _INT64)
+    if B.known_rank(labels, "sparse_categorical_crossentropy") == rank:
+        labels = B.op("Squeeze", labels, [axis])
+    if from_logits:
+        log_probabilities = B.op("LogSoftmax", out, axis=axis)
+    else:
+        total = B.op("ReduceSum", out, [axis], keepdims=1)
+        log_probabilities = _clipped_log(B.op("Div", out, total))
+    picked = B.op("GatherElements", log_probabilities, B.op("Unsqueeze", labels, [axis]), axis=axis)
+    return B.op("Neg", B.op("Squeeze", picked, [axis]))
+
+
+def categorical_crossentropy(
+    target: Any, output: Any, from_logits: bool = False, axis: int = -1
+) -> Tensor:
+    """-sum(target * log(probability)) along an axis.
+
+    Args:
+        target: probabilities of shape (..., classes).
+        output: logits or probabilities of the same shape.
+    """
+    wanted, out = operands(target, output, floating=True)
+    if from_logits:
+        log_probabilities = B.op("LogSoftmax", out, axis=axis)
+    else:
+        total = B.op("ReduceSum", out, [axis], keepdims=1)
+        log_probabilities = _clipped_log(B.op("Div", out, total))
+    product = B.op("Mul", wanted, log_probabilities)
+    return B.op("Neg", B.op("ReduceSum", product, [axis], keepdims=0))
+
+
+def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Tensor:
+    """-(t * log(p) + (1 - t) * log(1 - p)), elementwise.
+
+    From logits: max(z, 0) - z * t + log(1 + exp(-|z|)), which never overflows.
+    """
+    t, out = operands(target, output, floating=True)
+    if from_logits:
+        tail = B.op("Softplus", B.op("Neg", B.op("Abs", out)))
+        return B.op("Add", B.op("Sub", B.op("Relu", out), B.op("Mul", out, t)), tail)
+    p = B.op("Clip", out, _EPSILON, 1.0 - _EPSILON)
+    hit = B.op("Mul", t, B.op("Log", p))
+    miss = B.op("Mul", B.op("Sub", 1.0, t), B.op("Log", B.op("Sub", 1.0, p)))
+    return B.op("Neg", B.op("Add", hit, miss))
+
+
+def _clipped_log(p: Tensor) -> Tensor:
+    return B.op("Log", B.op("Clip", p, _EPSILON, 1.0 - _EPSILON))
