@@ -11,26 +11,70 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxtape import data, debugging, errors, ops
+    from onnxtape import (
+        activations,
+        data,
+        debugging,
+        errors,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        ops,
+        optimizers,
+        random,
+    )
     from onnxtape.engine import convert_to_tensor
-    from onnxtape.function import function, run_functions_eagerly
+    from onnxtape.errors import FallbackWarning
+    from onnxtape.compiled_function import function, run_functions_eagerly
+    from onnxtape.functional import Input
+    from onnxtape.models import Model, Sequential
     from onnxtape.ops import stop_gradient
+    from onnxtape.random import set_seed
+    from onnxtape.runtime import TrainingSession
     from onnxtape.signature import TensorSpec
+    from onnxtape.state import restore_checkpoint, save_checkpoint
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
     from onnxtape.variable import Variable
 
-_MODULES = ("data", "debugging", "errors", "ops")
+_MODULES = (
+    "activations",
+    "data",
+    "debugging",
+    "errors",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "ops",
+    "optimizers",
+    "random",
+)
 _MEMBERS = {
-    "convert_to_tensor": "engine",
-    "function": "function",
-    "run_functions_eagerly": "function",
-    "stop_gradient": "ops",
-    "TensorSpec": "signature",
+    "FallbackWarning": "errors",
     "GradientTape": "tape",
+    "Input": "functional",
+    "Model": "models",
+    "Sequential": "models",
     "Tensor": "tensor",
+    "TensorSpec": "signature",
+    "TrainingSession": "runtime",
     "Variable": "variable",
+    "convert_to_tensor": "engine",
+    "function": "compiled_function",
+    "restore_checkpoint": "state",
+    "run_functions_eagerly": "compiled_function",
+    "save_checkpoint": "state",
+    "set_seed": "random",
+    "stop_gradient": "ops",
 }
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *_MODULES,
+    *_MEMBERS,
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,3 +85,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = member
         return member
     raise AttributeError(f"module 'onnxtape' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

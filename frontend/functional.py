@@ -1,0 +1,232 @@
+"""The functional API: tensors that remember how they were computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxtape import context, nest
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.engine import OPSET, emit
+from onnxtape.errors import TracingError
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+_LARGE = 64
+
+
+@dataclass(slots=True, eq=False)
+class InputPlace:
+    """A tensor made by `ot.Input`."""
+
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class LayerCall:
+    """A tensor made by calling a layer."""
+
+    layer: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Tensor]
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return _symbolic_leaves((self.args, self.kwargs))
+
+    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+        args, kwargs = nest.map_structure(swap, (self.args, self.kwargs))
+        return nest.flatten(self.layer(*args, **kwargs))
+
+
+@dataclass(slots=True, eq=False)
+class OperatorCall:
+    """A tensor made by an operation outside any layer."""
+
+    op_type: str
+    operands: list[Tensor | None]
+    attributes: dict[str, Any]
+    outputs: list[Tensor]
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return _symbolic_leaves(self.operands)
+
+    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+        operands = [swap(x) for x in self.operands]
+        return list(emit(self.op_type, operands, self.attributes, len(self.outputs)))
+
+
+Call = LayerCall | OperatorCall
+
+
+class FunctionalContext:
+    """The symbolic context of `ot.Input`'s tensors: shapes and dtypes are inferred, nothing runs."""
+
+    none_dims = True
+
+    def __init__(self) -> None:
+        self.builder = GraphBuilder(None, opset=OPSET)
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        attributes: Mapping[str, Any],
+        outputs: int,
+    ) -> tuple[Tensor, ...]:
+        self.builder.provenance = context.provenance()
+        symbols = [None if x is None else self._symbol(x) for x in inputs]
+        results = self.builder.emit(op_type, symbols, attributes, outputs)
+        made = [Tensor._from_symbol(r, self) for r in results]
+        call = OperatorCall(op_type, list(inputs), dict(attributes), made)
+        for tensor in made:
+            tensor._history = call
+        return tuple(made)
+
+    def constant(self, array: npt.NDArray[Any]) -> Tensor:
+        # Eager: it is lifted where an operation uses it, and replayed as it is.
+        return Tensor(array)
+
+    def read(self, variable: Variable) -> Tensor:
+        return variable._tensor
+
+    def assign(self, variable: Variable, value: Tensor) -> None:
+        # Building a model runs nothing, so state stays as it is.
+        return
+
+    def created(self, variable: Variable) -> None:
+        return
+
+    def _symbol(self, tensor: Tensor) -> ir.Value:
+        if tensor._symbolic is self:
+            value: ir.Value = tensor._symbol
+            return value
+        if tensor._symbolic is not None:
+            raise TracingError(
+                "a tensor of a trace was mixed with tensors of the functional API",
+                "Call the finished model inside the traced function",
+            )
+        # Only shapes matter here, but small constants may be shapes themselves.
+        array = tensor.numpy()
+        if array.size <= _LARGE:
+            return self.builder.constant(array)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        return ir.Value(name="constant", shape=ir.Shape(array.shape), type=ir.TensorType(dtype))
+
+
+_context: FunctionalContext | None = None
+
+
+def functional_context() -> FunctionalContext:
+    """The one context that all inputs of the functional API share."""
+    global _context
+    if _context is None:
+        _context = FunctionalContext()
+    return _context
+
+
+def Input(  # noqa: N802
+    shape: Sequence[int | None] | None = None,
+    batch_size: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    name: str | None = None,
+    batch_shape: Sequence[int | None] | None = None,
+) -> Tensor:
+    """An input of a functional model.
+
+    Args:
+        shape: without the batch dimension; None for sizes that vary.
+        batch_size: the batch dimension, if it is fixed.
+        batch_shape: the whole shape, instead of the two.
+    """
+    from onnxtape.naming import auto_name
+
+    if (shape is None) == (batch_shape is None):
+        raise ValueError("Input takes either shape (without the batch dimension) or batch_shape")
+    whole = tuple(batch_shape) if batch_shape is not None else (batch_size, *(shape or ()))
+    name = name or auto_name("input_layer")
+    # The first unknown dimension is the batch, the same for all inputs.
+    dims = [
+        d if d is not None else "batch" if axis == 0 else f"{name}_{axis}"
+        for axis, d in enumerate(whole)
+    ]
+    functional = functional_context()
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(dims),
+        type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))),
+    )
+    tensor = Tensor._from_symbol(value, functional)
+    tensor._history = InputPlace(name)
+    return tensor
+
+
+def is_functional(tree: Any) -> bool:
+    """Whether a nested structure holds tensors of the functional API."""
+    return any(
+        isinstance(x, Tensor) and x._symbolic is not None and x._symbolic.none_dims
+        for x in nest.flatten(tree)
+    )
+
+
+def _symbolic_leaves(tree: Any) -> list[Tensor]:
+    return [x for x in nest.flatten(tree) if isinstance(x, Tensor) and x._symbolic is not None]
+
+
+def calls_between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Call]:
+    """The calls that lead from `inputs` to `outputs`, in an order in which they can run.
+
+    Raises:
+        ValueError: an output depends on an `Input` that is not among `inputs`.
+    """
+    known = {id(t) for t in inputs}
+    order: list[Call] = []
+    done: set[int] = set()
+    pending: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
+    while pending:
+        tensor, expanded = pending.pop()
+        call = tensor._history
+        if id(tensor) in known or id(call) in done:
+            continue
+        if isinstance(call, InputPlace):
+            raise ValueError(
+                f"the model's outputs depend on Input '{call.name}', which is not among its inputs"
+            )
+        if call is None:
+            raise ValueError("the model's outputs must be computed from its inputs by layers or ops")
+        if expanded:
+            done.add(id(call))
+            order.append(call)
+        else:
+            pending.append((tensor, True))
+            pending.extend((t, False) for t in reversed(call.inputs))
+    return order
+
+
+def replay(
+    calls: Sequence[Call],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    values: Sequence[Any],
+) -> list[Any]:
+    """Compute `outputs` with `values` for `inputs`."""
+    known: dict[int, Any] = dict(zip(map(id, inputs), values, strict=True))
+
+    def swap(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        if x._symbolic is not None:
+            return known[id(x)]
+        return x if x._variable is None else x._variable.value
+
+    for call in calls:
+        results = call.replay(swap)
+        known.update(zip(map(id, call.outputs), results, strict=True))
+    return [known[id(t)] for t in outputs]

@@ -1,0 +1,319 @@
+"""The base of layers and models."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxtape import context, initializers, nest
+from onnxtape.compiler.dtypes import is_floating
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.errors import VariableError
+from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+
+class _CallState(threading.local):
+    """What the layers that are being called know of each other."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.training: bool | None = None
+
+
+_calls = _CallState()
+
+
+class Layer:
+    """Something with weights that maps tensors to tensors.
+
+    Subclasses create weights in `build(input_shape)` with `add_weight`, and compute in
+    `call(inputs, ...)`. Layers, variables, and lists and dicts of them that are assigned to
+    attributes belong to the layer.
+
+    Args:
+        name: by default the class's name in snake case, counted.
+        trainable: whether its weights are.
+        dtype: of its weights; floating-point inputs are cast to it.
+        activity_regularizer: a function of the outputs whose value is added to the losses.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: npt.DTypeLike | None = None,
+        activity_regularizer: Any = None,
+    ) -> None:
+        self.name = name or auto_name(to_snake_case(type(self).__name__))
+        self.built = False
+        self.dtype = np.dtype(dtype or "float32")
+        self.activity_regularizer = activity_regularizer
+        self._trainable = trainable
+        self._losses: list[Tensor] = []
+        self._input_shape: Any = None
+        self._output_shape: Any = None
+        self._call_takes_training = "training" in inspect.signature(self.call).parameters
+
+    # Weights ------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("__") and "_tracked" not in self.__dict__:
+            object.__setattr__(self, "_tracked", {})
+        if isinstance(value, (Layer, Variable, list, tuple, dict)):
+            self._tracked[name] = value
+        elif name in self.__dict__.get("_tracked", ()):
+            del self._tracked[name]
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self.__dict__.get("_tracked", {}).pop(name, None)
+        object.__delattr__(self, name)
+
+    def _parts(self) -> Iterator[Layer | Variable]:
+        """The variables and layers that this layer holds directly, in the order of creation."""
+        for value in self.__dict__.get("_tracked", {}).values():
+            for part in nest.flatten(value):
+                if isinstance(part, (Layer, Variable)):
+                    yield part
+                elif hasattr(part, "variables") and hasattr(part, "update_state"):
+                    yield from part.variables
+
+    def _flatten_layers(self) -> Iterator[Layer]:
+        """This layer and all below it, each once."""
+        seen: set[int] = set()
+        pending: list[Layer] = [self]
+        while pending:
+            layer = pending.pop(0)
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            yield layer
+            pending[:0] = [part for part in layer._parts() if isinstance(part, Layer)]
+
+    def add_weight(
+        self,
+        shape: Sequence[int] = (),
+        initializer: Any = None,
+        dtype: npt.DTypeLike | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        regularizer: Any = None,
+    ) -> Variable:
+        """Create a weight.
+
+        Args:
+            shape: its shape.
+            initializer: a name, an `Initializer`, or a function of shape and dtype; by default
+                "glorot_uniform" for floats of rank 1 and more, zeros otherwise.
+            regularizer: a function of the weight whose value is added to the losses.
+        """
+        shape = tuple(int(d) for d in shape)
+        chosen = np.dtype(dtype or self.dtype)
+        if initializer is None:
+            initializer = "glorot_uniform" if is_floating(chosen) and shape else "zeros"
+        make = initializers.get(initializer)
+        variable = Variable(
+            lambda: make(shape, dtype=chosen), trainable, name or "weight", dtype=chosen
+        )
+        scopes = context.state.layers
+        path = scopes if scopes and scopes[-1] == self.name else [*scopes, self.name]
+        variable.path = "/".join([*path, variable.name])
+        variable.regularizer = regularizer  # type: ignore[attr-defined]
+        self.__dict__.setdefault("_own_weights", []).append(variable)
+        return variable
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All variables of the layer and those below it, each once."""
+        found: dict[int, Variable] = {}
+        for layer in self._flatten_layers():
+            own = [part for part in layer._parts() if isinstance(part, Variable)]
+            for variable in (*layer.__dict__.get("_own_weights", ()), *own):
+                found.setdefault(id(variable), variable)
+        return list(found.values())
+
+    @property
+    def weights(self) -> list[Variable]:
+        """The variables without the state of random generators and metrics."""
+        return [v for v in self.variables if v.role in ("parameter", "buffer")]
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self._flatten_layers():
+            layer._trainable = bool(value)
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The variables that training changes."""
+        frozen = {
+            id(variable)
+            for layer in self._flatten_layers()
+            if not layer._trainable
+            for variable in layer.variables
+        }
+        return [v for v in self.variables if v.trainable and id(v) not in frozen]
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        return self.trainable_variables
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        trainable = set(map(id, self.trainable_variables))
+        return [v for v in self.variables if id(v) not in trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        trainable = set(map(id, self.trainable_variables))
+        return [v for v in self.weights if id(v) not in trainable]
+
+    def count_params(self) -> int:
+        """The number of elements of all weights."""
+        if not self.built:
+            raise ValueError(
+                f"layer '{self.name}' has no weights yet: call it on data, or build(input_shape)"
+            )
+        return sum(v.size for v in self.weights)
+
+    def get_weights(self) -> list[npt.NDArray[Any]]:
+        """Copies of all weights, in the order of `weights`."""
+        return [v.numpy() for v in self.weights]
+
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """Assign all weights.
+
+        Raises:
+            VariableError: another number of weights, or another shape. Nothing is assigned then.
+        """
+        variables = self.weights
+        if len(weights) != len(variables):
+            raise VariableError(
+                f"layer '{self.name}' has {len(variables)} weights "
+                f"({', '.join(v.path for v in variables) or 'not built yet'}), "
+                f"but {len(weights)} were given"
+            )
+        tensors = [convert_to_tensor(w) for w in weights]
+        for variable, tensor in zip(variables, tensors, strict=True):
+            variable._check_shape(tensor)
+        for variable, tensor in zip(variables, tensors, strict=True):
+            variable.assign(tensor)
+
+    # Losses -------------------------------------------------------------------------------------
+
+    def add_loss(self, loss: Any) -> None:
+        """Add scalar losses to this call's `losses`; use it inside `call`."""
+        for value in nest.flatten(loss):
+            self._losses.append(convert_to_tensor(value))
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """What `add_loss` and regularizers gave in the last call, sublayers included."""
+        found = [loss for layer in self._flatten_layers() for loss in layer._losses]
+        for variable in self.trainable_variables:
+            regularizer = getattr(variable, "regularizer", None)
+            if regularizer is not None:
+                found.append(convert_to_tensor(regularizer(variable)))
+        return found
+
+    # Calling ------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights; the batch dimension of `input_shape` is None when it varies."""
+        self.built = True
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute; subclasses write this."""
+        raise NotImplementedError(f"{type(self).__name__} has no call method")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from onnxtape.functional import LayerCall, functional_context, is_functional
+
+        if "_losses" not in self.__dict__:
+            raise RuntimeError(
+                f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
+            )
+        args, kwargs = nest.map_structure(self._as_input, (args, kwargs))
+        functional = is_functional((args, kwargs))
+        inherited = _calls.training
+        with ExitStack() as stack:
+            if functional:
+                stack.enter_context(context.entered(functional_context()))
+            if _calls.depth == 0:
+                for layer in self._flatten_layers():
+                    layer._losses = []
+            stack.enter_context(context.in_layer(self.name))
+            if not self.built:
+                self._build_for(args, kwargs)
+            _calls.depth += 1
+            try:
+                inner = dict(kwargs)
+                if self._call_takes_training:
+                    if inner.get("training") is None and inherited is not None:
+                        inner["training"] = inherited
+                    _calls.training = inner.get("training", inherited)
+                outputs = self.call(*args, **inner)
+                if self.activity_regularizer is not None:
+                    for output in nest.flatten(outputs):
+                        self.add_loss(self.activity_regularizer(output))
+            finally:
+                _calls.depth -= 1
+                _calls.training = inherited
+        if functional:
+            outputs = self._remember(LayerCall, args, kwargs, outputs)
+        return outputs
+
+    def _as_input(self, x: Any) -> Any:
+        """Arrays as tensors, floats in the layer's dtype; anything else as it is."""
+        if isinstance(x, np.ndarray):
+            x = convert_to_tensor(x)
+        elif isinstance(x, Variable):
+            x = x.value
+        if isinstance(x, Tensor) and is_floating(x.dtype) and x.dtype != self.dtype:
+            return B.cast(x, self.dtype)
+        return x
+
+    def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        shapes = nest.map_structure(_static_shape, first)
+        self.build(shapes)
+        self.built = True
+        self._input_shape = shapes
+
+    def _remember(self, call: Any, args: Any, kwargs: Any, outputs: Any) -> Any:
+        """Give functional outputs their history; an output that is an input gets a name of its own."""
+        given = {id(x) for x in nest.flatten((args, kwargs))}
+        outputs = nest.map_structure(
+            lambda t: Tensor._from_symbol(t._symbol, t._symbolic) if id(t) in given else t, outputs
+        )
+        made = nest.flatten(outputs)
+        history = call(self, args, kwargs, made)
+        for tensor in made:
+            tensor._history = history
+        self._output_shape = nest.map_structure(lambda t: t.shape, outputs)
+        return outputs
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _static_shape(x: Any) -> Any:
+    if not isinstance(x, Tensor):
+        return None
+    dims = B.shape(x)
+    if dims is None:
+        return None
+    return tuple(d if isinstance(d, int) else None for d in dims)
+

@@ -1,0 +1,162 @@
+"""Metrics: state that sums up batches, usable inside compiled steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from onnxtape import context, initializers, ops
+from onnxtape.compiler.dims import format_shape
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.errors import ShapeError
+from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+
+class Metric:
+    """A metric: subclasses write `update_state` and `result` over variables from `add_variable`.
+
+    Args:
+        name: by default the class's name in snake case, counted.
+    """
+
+    def __init__(self, name: str | None = None, dtype: npt.DTypeLike = "float32") -> None:
+        self.name = name or auto_name(to_snake_case(type(self).__name__))
+        self.dtype = dtype
+        self._variables: list[Variable] = []
+        self._initializers: list[Any] = []
+
+    def add_variable(
+        self,
+        shape: tuple[int, ...],
+        initializer: Any = "zeros",
+        dtype: npt.DTypeLike | None = None,
+        name: str | None = None,
+    ) -> Variable:
+        """Create a state variable, which `reset_state` sets back to its initial value."""
+        make = initializers.get(initializer)
+        chosen = dtype or self.dtype
+        variable = Variable(
+            lambda: make(shape, dtype=chosen), False, name or "variable", chosen, role="metric"
+        )
+        variable.path = f"{self.name}/{variable.name}"
+        self._variables.append(variable)
+        self._initializers.append(make)
+        return variable
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The metric's state."""
+        return list(self._variables)
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch into account."""
+        raise NotImplementedError(f"{type(self).__name__} has no update_state method")
+
+    def result(self) -> Tensor:
+        """The metric over all batches since the last reset, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} has no result method")
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        for variable, make in zip(self._variables, self._initializers, strict=True):
+            variable.assign(make(variable.shape, dtype=variable.dtype))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`update_state`, then `result`."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+
+class Mean(Metric):
+    """The (weighted) mean of all values."""
+
+    def __init__(self, name: str | None = "mean", dtype: npt.DTypeLike = "float32") -> None:
+        super().__init__(name, dtype)
+        self.total = self.add_variable((), name="total")
+        self.count = self.add_variable((), name="count")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        """Take values into account.
+
+        Args:
+            values: of any shape.
+            sample_weight: broadcasts against them.
+        """
+        x = convert_to_tensor(values, self.total.dtype)
+        if sample_weight is None:
+            size = ops.size(x)
+            self.total.assign_add(ops.sum(x))
+            self.count.assign_add(size if isinstance(size, int) else ops.cast(size, self.dtype))
+            return
+        weights = convert_to_tensor(sample_weight, x.dtype)
+        rank, given = B.known_rank(x, "Mean"), B.known_rank(weights, "sample_weight")
+        if given == rank + 1 and B.dim(weights, -1) == 1:
+            weights = ops.squeeze(weights, -1)
+        for _ in range(rank - given):
+            weights = ops.expand_dims(weights, -1)
+        weights = B.expand_like(weights, x)
+        self.total.assign_add(ops.sum(ops.multiply(x, weights)))
+        self.count.assign_add(ops.sum(weights))
+
+    def result(self) -> Tensor:
+        """The mean; 0 before the first value, as in Keras."""
+        count = self.count.value
+        return ops.divide(self.total, ops.where(ops.equal(count, 0.0), 1.0, count))
+
+
+class MeanMetricWrapper(Mean):
+    """The mean of a function of targets and predictions."""
+
+    def __init__(
+        self,
+        fn: Any,
+        name: str | None = None,
+        dtype: npt.DTypeLike = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name or auto_name(getattr(fn, "__name__", "metric")), dtype)
+        self._fn = fn
+        self._fn_kwargs = kwargs
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """Take a batch of targets and predictions into account."""
+        with context.in_layer(self.name):
+            values = self._fn(y_true, y_pred, **self._fn_kwargs)
+            super().update_state(values, sample_weight)
+
+
+class SparseCategoricalAccuracy(MeanMetricWrapper):
+    """How often the most probable class is the target's.
+
+    Shapes: targets (batch, ...) of integers, or (batch, ..., 1); predictions (batch, ..., classes).
+    """
+
+    def __init__(
+        self, name: str | None = "sparse_categorical_accuracy", dtype: npt.DTypeLike = "float32"
+    ) -> None:
+        super().__init__(sparse_categorical_accuracy, name, dtype)
+
+
+def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
+    """1 where the most probable class is the target's, else 0.
+
+    Raises:
+        ShapeError: targets do not have one class per prediction.
+    """
+    pred, labels = convert_to_tensor(y_pred), convert_to_tensor(y_true)
+    rank = B.known_rank(pred, "sparse_categorical_accuracy")
+    if B.rank(labels) == rank and B.dim(labels, -1) == 1:
+        labels = ops.squeeze(labels, -1)
+    if B.rank(labels) != rank - 1:
+        raise ShapeError(
+            "sparse_categorical_accuracy takes integer targets of shape (batch,), not "
+            f"{format_shape(B.shape(labels))}, for predictions {format_shape(B.shape(pred))}"
+        )
+    best = B.op("ArgMax", pred, axis=-1, keepdims=0)
+    return ops.cast(ops.equal(best, ops.cast(labels, "int64")), "float32")

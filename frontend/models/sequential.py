@@ -1,0 +1,91 @@
+"""Sequential: layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from onnxtape import context
+from onnxtape.functional import Input, InputPlace
+from onnxtape.layers.layer import Layer
+from onnxtape.models.model import Model
+from onnxtape.tensor import Tensor
+
+
+class Sequential(Model):
+    """A stack of layers.
+
+    Args:
+        layers: layers; an `ot.Input` in front builds the model at once, otherwise the first call
+            does.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer | Tensor] | None = None, name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self._stack: list[Layer] = []
+        self._input: Tensor | None = None
+        for layer in layers or ():
+            self.add(layer, rebuild=False)
+        self._build_from_input()
+
+    def add(self, layer: Layer | Tensor, rebuild: bool = True) -> None:
+        """Put a layer on top.
+
+        Raises:
+            TypeError: not a layer.
+            ValueError: an input that is not in front.
+        """
+        if isinstance(layer, Tensor) and isinstance(layer._history, InputPlace):
+            if self._stack or self._input is not None:
+                raise ValueError("an Input comes first in a Sequential model, and only once")
+            self._input = layer
+        elif isinstance(layer, Layer):
+            self._stack = [*self._stack, layer]
+            self.built = False
+        else:
+            raise TypeError(f"Sequential takes layers, not {type(layer).__name__}")
+        if rebuild:
+            self._build_from_input()
+
+    def pop(self) -> Layer:
+        """Take the top layer off."""
+        *rest, last = self._stack
+        self._stack = rest
+        self._build_from_input()
+        return last
+
+    def build(self, input_shape: Any) -> None:
+        """Build all layers for inputs of this shape, batch dimension included."""
+        if self._input is None:
+            self._input = Input(batch_shape=input_shape)
+        self._build_from_input()
+
+    def _build_from_input(self) -> None:
+        if self._input is None or not self._stack:
+            return
+        # Layers are named within the model, whoever builds it.
+        scopes, context.state.layers = context.state.layers, [self.name]
+        try:
+            x: Any = self._input
+            for layer in self._stack:
+                x = layer(x)
+        finally:
+            context.state.layers = scopes
+        self._output_shape = x.shape if isinstance(x, Tensor) else None
+        self.built = True
+
+    @property
+    def input_shape(self) -> Any:
+        return None if self._input is None else self._input.shape
+
+    @property
+    def output_shape(self) -> Any:
+        return self._output_shape
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = inputs
+        for layer in self._stack:
+            x = layer(x)
+        return x

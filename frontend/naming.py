@@ -1,0 +1,26 @@
+"""Names of layers, optimizers and metrics: given, or counted as Keras counts them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_used: Counter[str] = Counter()
+
+
+def to_snake_case(name: str) -> str:
+    """`SparseCategoricalAccuracy` to `sparse_categorical_accuracy`, `Conv2D` to `conv2d`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def auto_name(stem: str) -> str:
+    """`dense`, then `dense_1`, `dense_2`, ..."""
+    count = _used[stem]
+    _used[stem] += 1
+    return f"{stem}_{count}" if count else stem
+
+
+def reset_names() -> None:
+    """Count from the beginning again, as `keras.backend.clear_session` does."""
+    _used.clear()
