@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,16 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-from onnx_shape_inference import (
-    OpUsageError,
-    ShapeInferenceContext,
-    ShapeInferenceError,
-    registry,
-)
+from onnx_shape_inference import ShapeInferenceContext, registry
 
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
+from onnxtape.compiler.dims import Dim, Shape, format_shape
 from onnxtape.compiler.errors import (
     DtypeError,
     Phase,
@@ -29,14 +25,8 @@ from onnxtape.compiler.errors import (
     describe_operands,
     located,
 )
-
-#: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
-#: Shape inference for them is ours: two different symbols must not be taken for equal.
-BROADCASTING = frozenset(
-    "Add Sub Mul Div Pow Mod Max Min Sum Mean Where Equal Greater GreaterOrEqual Less LessOrEqual "
-    "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor".split()
-)
-
+from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
+from onnxtape.compiler.inference import infer, shape_of
 
 class GraphBuilder(Builder[ir.Value]):
     """Appends nodes to `graph`, or leaves them unattached when `graph` is None.
@@ -53,6 +43,8 @@ class GraphBuilder(Builder[ir.Value]):
         self.opset = opset
         self.provenance: Provenance | None = None
         self._context = ShapeInferenceContext(opset_imports={"": opset})
+        # Inference names what it does not know; in this graph those names must be new.
+        self._context.reserve_symbol_names(_symbols_in(graph) if graph is not None else ())
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._counter = 0
         self._names: set[str] = _names_in(graph) if graph is not None else set()
@@ -89,7 +81,8 @@ class GraphBuilder(Builder[ir.Value]):
         value = self._constants.get(key)
         if value is None:
             name = self.unique_name("const")
-            tensor = ir.tensor(data, name=name)
+            # A copy: the caller may write to its array later.
+            tensor = ir.tensor(np.array(data), name=name)
             value = ir.Value(
                 name=name,
                 shape=ir.Shape(data.shape),
@@ -102,9 +95,7 @@ class GraphBuilder(Builder[ir.Value]):
         return value
 
     def shape(self, value: ir.Value) -> Shape | None:
-        if value.shape is None:
-            return None
-        return tuple(d if isinstance(d, int) else d.value for d in value.shape.dims)
+        return shape_of(value)
 
     def dtype(self, value: ir.Value) -> dtypes.DType:
         if value.dtype is None:
@@ -126,7 +117,10 @@ class GraphBuilder(Builder[ir.Value]):
         else:
             # A number says more than a symbol; what `shape` calls by name, keeps that name.
             value.shape = ir.Shape(
-                [k if isinstance(k, int) or s is None else s for k, s in zip(known, shape, strict=True)]
+                [
+                    k if isinstance(k, int) or s is None else s
+                    for k, s in zip(known, shape, strict=True)
+                ]
             )
         return value
 
@@ -159,6 +153,7 @@ class GraphBuilder(Builder[ir.Value]):
 
     def declare(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
         """A value without a producer, under `name` if that is free; not yet a graph input."""
+        self._context.reserve_symbol_names(_symbols(shape))
         return ir.Value(
             name=self.claim_name(name),
             shape=ir.Shape(shape),
@@ -203,16 +198,9 @@ class GraphBuilder(Builder[ir.Value]):
                 )
 
     def _infer(self, node: ir.Node) -> None:
-        infer = registry.get("", node.op_type, version=self.opset)
-        if infer is None:
-            return
         try:
-            infer(self._context, node)
-            if node.op_type in BROADCASTING:
-                shapes = [self.shape(v) for v in node.inputs if v is not None]
-                if None not in shapes:
-                    node.outputs[0].shape = ir.Shape(broadcast_shapes(*shapes))  # type: ignore[arg-type]
-        except (ShapeInferenceError, OpUsageError, ValueError) as error:
+            infer(self._context, node, self.opset)
+        except ValueError as error:
             reason = getattr(error, "message", str(error))
             raise ShapeError(
                 located(
@@ -259,8 +247,30 @@ def _attribute(name: str, value: Any) -> ir.Attr:
     return ir.convenience.convert_attribute(name, value)
 
 
+def _values_in(graph: ir.Graph) -> Iterator[ir.Value]:
+    """All values of the graph, those of its subgraphs included."""
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                yield from _values_in(attr.as_graph())
+
+
 def _names_in(graph: ir.Graph) -> set[str]:
-    values = [*graph.inputs, *graph.initializers.values()]
-    for node in graph.all_nodes():
-        values.extend(node.outputs)
-    return {v.name for v in values if v.name}
+    return {v.name for v in _values_in(graph) if v.name}
+
+
+def _symbols_in(graph: ir.Graph) -> set[str]:
+    shapes = [v.shape.dims for v in _values_in(graph) if v.shape is not None]
+    return {
+        symbol
+        for dims in shapes
+        for symbol in _symbols(d if isinstance(d, int) else d.value for d in dims)
+    }
+
+
+def _symbols(dims: Iterable[Dim]) -> set[str]:
+    """The symbols in expressions such as `2*batch`."""
+    return {s for d in dims if isinstance(d, str) for s in re.findall(r"[^\W\d]\w*", d)}

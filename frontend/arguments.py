@@ -11,6 +11,7 @@ from onnxtape import nest
 from onnxtape.compiler.dims import Shape
 from onnxtape.engine import ort_value
 from onnxtape.signature import Identity, TensorSpec
+from onnxtape.runtime import values
 from onnxtape.tensor import Tensor, as_array
 from onnxtape.variable import Variable
 
@@ -106,9 +107,10 @@ class Arguments:
             paths.extend(path for path, _ in nest.flatten_with_paths(value, name))
         return [paths[i] for i in self.places]
 
-    def values(self) -> list[Any]:
+    def ort_values(self) -> list[Any]:
         """The batch inputs as OrtValues, without copying."""
-        return [_ort_value(self.leaves[i]) for i in self.places]
+        leaves = self.leaves
+        return [_ort_value(leaves[i]) for i in self.places]
 
     def rebuild(self, tensors: Sequence[Tensor]) -> Any:
         """The arguments with these tensors in the batch inputs' places."""
@@ -136,7 +138,5 @@ def _array_of(leaf: Any) -> np.ndarray[Any, Any]:
 def _ort_value(leaf: Any) -> Any:
     if type(leaf) is Tensor:
         return leaf._ort or ort_value(leaf)
-    from onnxtape.runtime import values
-
     # Aliases the array, which `Arguments` holds during the call.
     return values.from_numpy(leaf)

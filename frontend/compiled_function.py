@@ -179,7 +179,7 @@ class Function:
             except _CannotCompileError as reason:
                 self._fall_back(reason)
                 return self.python_function(*args, **kwargs)
-        return concrete.run(arguments.values())
+        return concrete.run(arguments.ort_values())
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         if kwargs or not self._only_plain_parameters or len(args) != len(self._parameters):

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
 from onnxtape.tensor import Tensor
 from onnxtape.tracing import InputSpec, StateEntry, TracedStep
-from onnxtape.variable import Variable
+from onnxtape.variable import ALONE, Variable
 
 if TYPE_CHECKING:
     import onnx
@@ -78,7 +79,7 @@ class ConcreteFunction:
         shapes: Any = arguments.shapes
         if problem := mismatch(names, [spec.shape for spec in self.inputs], shapes):
             raise InputError(problem)
-        return self.run(arguments.values())
+        return self.run(arguments.ort_values())
 
     def run(self, values: Sequence[Any]) -> Any:
         """Run on OrtValues that fit; returns what the Python function returned, with tensors."""
@@ -109,6 +110,11 @@ class VariableCell:
         return self._variable._tensor._ort
 
     def exclusive(self) -> Any:
+        # The common case of `Variable._buffer`, inline: it is on the path of every step.
+        tensor = self._variable._tensor
+        if tensor._array is None and getrefcount(tensor) <= ALONE:
+            return tensor._ort
+        del tensor
         return self._variable._buffer()
 
     def is_exclusive(self) -> bool:

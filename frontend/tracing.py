@@ -18,6 +18,7 @@ from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.fold_constants import FoldConstants
+from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.engine import OPSET, executor
 from onnxtape.errors import TracingError, VariableError
@@ -237,6 +238,7 @@ def default_passes() -> list[GraphPass]:
         FoldConstants(_evaluate),
         Simplify(),
         EliminateCommonSubexpressions(),
+        FoldScale(),
         RemoveDeadCode(),
     ]
 

@@ -160,14 +160,14 @@ class Variable(Operators):
 
     def _is_exclusive(self) -> bool:
         """Whether nobody else (a tape, a tensor, a NumPy view) holds the current value."""
-        return _references(self) <= _ALONE and self._tensor._array is None
+        return _references(self) <= ALONE and self._tensor._array is None
 
     def _buffer(self) -> Any:
         """The OrtValue that holds the value, safe to overwrite: if others hold it, it is left to
         them and copied for us."""
-        from onnxtape.runtime import values
-
         if not self._is_exclusive():
+            from onnxtape.runtime import values
+
             self._set(values.copy_from_numpy(values.to_numpy(self._tensor._ort)))
         return self._tensor._ort
 
@@ -204,4 +204,4 @@ class _Holder:
 
 
 # What `_references` says when only the holder has it; interpreters differ, so it is measured.
-_ALONE = _references(_Holder())
+ALONE = _references(_Holder())

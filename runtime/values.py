@@ -62,8 +62,10 @@ def from_numpy(array: npt.NDArray[Any], device: Any = None) -> Any:
     """
     c = bindings()
     if array.dtype == _BFLOAT16:
+        if not array.flags.c_contiguous:
+            return copy_from_numpy(array)
         return c.OrtValue.ortvalue_from_numpy_with_onnx_type(
-            np.ascontiguousarray(array).view(np.uint16), _BFLOAT16_NUMBER
+            array.view(np.uint16), _BFLOAT16_NUMBER
         )
     return c.OrtValue.ortvalue_from_numpy(array, ort_device() if device is None else device)
 

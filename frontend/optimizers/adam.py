@@ -15,7 +15,7 @@ class Adam(Optimizer):
 
     As in Keras (the paper's remark before section 2.1): with t counted from 1,
     alpha = learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t),
-    m += (g - m) * (1 - beta_1), v += (g^2 - v) * (1 - beta_2),
+    m = beta_1 * m + (1 - beta_1) * g, v = beta_2 * v + (1 - beta_2) * g^2,
     w -= alpha * m / (sqrt(v) + epsilon).
 
     Args:
@@ -32,9 +32,13 @@ class Adam(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, name)
+        for beta in (beta_1, beta_2):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"Adam's betas lie in [0, 1), not at {beta}")
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
+        self._square_scale = (1.0 - beta_2) / (1.0 - beta_1) ** 2
         self._momenta: list[Variable] = []
         self._velocities: list[Variable] = []
 
@@ -55,10 +59,12 @@ class Adam(Optimizer):
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         index = self.state_index(variable)
         momentum, velocity = self._momenta[index], self._velocities[index]
-        m, v = momentum.value, velocity.value
-        m = B.op("Add", m, B.op("Mul", B.op("Sub", gradient, m), 1.0 - self.beta_1))
-        square = B.op("Mul", gradient, gradient)
-        v = B.op("Add", v, B.op("Mul", B.op("Sub", square, v), 1.0 - self.beta_2))
+        # Written for the fewest passes over memory: the gradient scaled by 1 - beta_1 costs nothing
+        # where a matrix product takes the factor, and serves both averages.
+        scaled = B.op("Mul", gradient, 1.0 - self.beta_1)
+        square = B.op("Mul", B.op("Mul", scaled, self._square_scale), scaled)
+        m = B.op("Add", B.op("Mul", momentum.value, self.beta_1), scaled)
+        v = B.op("Add", B.op("Mul", velocity.value, self.beta_2), square)
         momentum.assign(m)
         velocity.assign(v)
         step = B.op(

@@ -1,0 +1,156 @@
+"""Shape inference: `onnx-shape-inference`, corrected where it takes more for granted than holds.
+
+Gradient rules and passes rely on shapes: where two dimensions are called equal, nothing is summed and
+a Reshape between them is dropped. So a symbol may stand for 1 wherever it broadcasts, a slice may
+reach beyond the end, and what is computed at run time is unknown until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+from onnx_shape_inference import ShapeInferenceContext, registry
+
+from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes
+
+#: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
+BROADCASTING = frozenset(
+    "Add Sub Mul Div Pow Mod Max Min Sum Mean Where Equal Greater GreaterOrEqual Less LessOrEqual "
+    "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor".split()
+)
+
+
+def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
+    """Set the dtypes and shapes of the node's outputs as far as they can be told.
+
+    Every dimension set is a number or a symbol: what is unknown gets a symbol of its own.
+
+    Raises:
+        ValueError: (or a subclass of it) the inputs do not fit together.
+    """
+    library = registry.get("", node.op_type, version=opset)
+    if library is None:
+        return
+    for value in node.inputs:
+        shape = shape_of(value)
+        if value is not None and shape is not None and None in shape:
+            value.shape = _named(context, shape)
+    library(context, node)
+    if node.op_type in BROADCASTING:
+        _broadcast(context, node, [shape_of(x) for x in node.inputs if x is not None])
+    elif node.op_type == "Expand":
+        _broadcast(context, node, [shape_of(node.inputs[0]), _content(context, node.inputs[1])])
+    elif node.outputs[0].shape is None:
+        return
+    elif node.op_type == "Slice":
+        _slice(context, node)
+    elif node.op_type == "Split":
+        _split(context, node)
+    elif node.op_type == "Squeeze":
+        _squeeze(node)
+
+
+def shape_of(value: ir.Value | None) -> Shape | None:
+    """What is known of the value's shape."""
+    if value is None or value.shape is None:
+        return None
+    return _plain(value.shape.dims)
+
+
+def _plain(dims: Iterable[int | ir.SymbolicDim]) -> Shape:
+    return tuple(d if isinstance(d, int) else d.value for d in dims)
+
+
+def _named(context: ShapeInferenceContext, shape: Iterable[Dim]) -> ir.Shape:
+    """`shape` with a new symbol for each dimension of which nothing is known.
+
+    It is some number at run time, the same wherever the value is used; and the library takes no
+    nameless dimensions.
+    """
+    return ir.Shape([context.new_symbolic_dim() if d is None else d for d in shape])
+
+
+def _content(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | None:
+    """The dimensions that a shape tensor holds, as far as they can be told."""
+    if value is None:
+        return None
+    constant = ir.convenience.get_const_tensor(value)
+    if constant is not None:
+        return tuple(int(d) for d in constant.numpy())
+    symbolic = context.get_symbolic_value(value)
+    return None if symbolic is None else _plain(symbolic)
+
+
+def _broadcast(
+    context: ShapeInferenceContext, node: ir.Node, operands: Iterable[Shape | None]
+) -> None:
+    """Two different symbols broadcast to an unknown dimension: either may be 1."""
+    shapes = list(operands)
+    known = [s for s in shapes if s is not None]
+    if len(known) == len(shapes):
+        node.outputs[0].shape = _named(context, broadcast_shapes(*known))
+
+
+def _slice(context: ShapeInferenceContext, node: ir.Node) -> None:
+    """A slice of a symbolic dimension ends where the dimension does."""
+    whole, part = shape_of(node.inputs[0]) or (), shape_of(node.outputs[0]) or ()
+    starts, ends, axes, steps = (
+        _content(context, node.inputs[i] if i < len(node.inputs) else None) for i in range(1, 5)
+    )
+    if not _given(node, 3):
+        count = (shape_of(node.inputs[1]) or (None,))[0]
+        axes = tuple(range(count)) if isinstance(count, int) else None
+    if not _given(node, 4):
+        steps = None if axes is None else (1,) * len(axes)
+    dims: list[Dim] = [None] * len(whole) if axes is None else list(whole)
+    for i, axis in enumerate(axes or ()):
+        if not isinstance(axis, int):
+            dims = [None] * len(whole)
+            break
+        dim, kept = whole[axis], None
+        if starts is not None and ends is not None and steps is not None:
+            if all(isinstance(d, int) for d in (dim, starts[i], ends[i], steps[i])):
+                kept = part[axis]
+            elif steps[i] == 1:
+                kept = _extent(context, dim, starts[i], ends[i])
+        dims[axis] = kept
+    node.outputs[0].shape = _named(context, dims)
+
+
+def _extent(context: ShapeInferenceContext, dim: Dim, start: Dim, end: Dim) -> Dim:
+    """The length of `[start:end]` of a dimension."""
+    if dim is None or start is None or end is None:
+        return None
+
+    def place(index: int | str) -> str:
+        if isinstance(index, int) and index < 0:
+            return f"Max(0, ({dim}) - {-index})"
+        if isinstance(index, int) and index >= 2**31 - 1:
+            return f"({dim})"
+        return f"Min({index}, {dim})"
+
+    length = f"Max(0, {place(end)} - {place(start)})" if start != 0 else place(end)
+    simple = context.simplify_dim(ir.SymbolicDim(length))
+    return simple if isinstance(simple, int) else simple.value
+
+
+def _split(context: ShapeInferenceContext, node: ir.Node) -> None:
+    """Sizes given at run time need not be equal."""
+    if not _given(node, 1) or _content(context, node.inputs[1]) is not None:
+        return
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    for output in node.outputs:
+        dims = list(shape_of(output) or ())
+        dims[axis] = None
+        output.shape = _named(context, dims)
+
+
+def _squeeze(node: ir.Node) -> None:
+    """Without axes, whether a symbolic dimension goes is decided at run time."""
+    if not _given(node, 1) and not all(isinstance(d, int) for d in shape_of(node.inputs[0]) or ()):
+        node.outputs[0].shape = None
+
+
+def _given(node: ir.Node, index: int) -> bool:
+    return len(node.inputs) > index and node.inputs[index] is not None
