@@ -38,7 +38,7 @@ class ConcreteFunction:
     """
 
     def __init__(self, traced: TracedStep, providers: Providers = None) -> None:
-        self._traced = traced
+        self.traced = traced
         self.inputs: list[InputSpec] = traced.inputs
         self.output_names: list[str] = traced.output_names
         self.state: list[StateEntry] = traced.state
@@ -48,12 +48,12 @@ class ConcreteFunction:
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The graph as plain ONNX: batch inputs and state in, results and new state out."""
-        return ir.to_proto(self._traced.model)
+        return ir.to_proto(self.traced.model)
 
     @property
     def variables(self) -> list[Variable]:
         """The variables behind `state`, in its order."""
-        return self._traced.variables
+        return self.traced.variables
 
     @property
     def in_place_count(self) -> int:
@@ -84,10 +84,10 @@ class ConcreteFunction:
     def run(self, values: Sequence[Any]) -> Any:
         """Run on OrtValues that fit; returns what the Python function returned, with tensors."""
         if debugging.checking_numerics():
-            outputs = debugging.run_checked(self._traced, values)
+            outputs = debugging.run_checked(self.traced, values)
         else:
             outputs = self._step.run(values)
-        results = self._traced.results
+        results = self.traced.results
         if self._single:
             index, constant = results[0]
             return constant if index is None else Tensor._from_ort(outputs[index])
@@ -95,7 +95,7 @@ class ConcreteFunction:
             constant if index is None else Tensor._from_ort(outputs[index])
             for index, constant in results
         ]
-        return nest.pack_like(self._traced.returned, leaves)
+        return nest.pack_like(self.traced.returned, leaves)
 
 
 class VariableCell:

@@ -16,6 +16,7 @@ from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
 from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -59,7 +60,8 @@ class Layer:
         self.activity_regularizer = activity_regularizer
         self._trainable = trainable
         self._losses: list[Tensor] = []
-        self._input_shape: Any = None
+        # What the layer was built for: a TensorSpec per input.
+        self._input_specs: Any = None
         self._output_shape: Any = None
         self._call_takes_training = "training" in inspect.signature(self.call).parameters
 
@@ -211,6 +213,11 @@ class Layer:
         for variable, tensor in zip(variables, tensors, strict=True):
             variable.assign(tensor)
 
+    @property
+    def takes_training(self) -> bool:
+        """Whether `call` has a `training` argument."""
+        return self._call_takes_training
+
     # Losses -------------------------------------------------------------------------------------
 
     def add_loss(self, loss: Any) -> None:
@@ -290,7 +297,7 @@ class Layer:
         shapes = nest.map_structure(_static_shape, first)
         self.build(shapes)
         self.built = True
-        self._input_shape = shapes
+        self._input_specs = nest.map_structure(_spec, first)
 
     def _remember(self, call: Any, args: Any, kwargs: Any, outputs: Any) -> Any:
         """Give functional outputs their history; an output that is an input gets a name of its own."""
@@ -307,6 +314,12 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _spec(x: Any) -> Any:
+    """An input's dtype and shape, for any batch size."""
+    shape = _static_shape(x)
+    return x if shape is None else TensorSpec((None, *shape[1:]) if shape else (), x.dtype)
 
 
 def _static_shape(x: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from onnxtape import nest
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
+from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 
 
@@ -34,6 +35,19 @@ class Model(Layer):
             print_fn: takes the text, instead of the terminal.
         """
         print_summary(self, print_fn)
+
+    @property
+    def input_specs(self) -> Any:
+        """A `TensorSpec` per input, in the structure that a call takes.
+
+        Raises:
+            ValueError: the model has not been called yet.
+        """
+        if self._input_specs is None:
+            raise ValueError(
+                f"the inputs of model '{self.name}' are not known yet: call it on data first"
+            )
+        return self._input_specs
 
     @property
     def layers(self) -> list[Layer]:
@@ -94,6 +108,10 @@ class Functional(Model):
         self.built = True
 
     @property
+    def input_specs(self) -> Any:
+        return nest.map_structure(spec_of_input, self._input_tree)
+
+    @property
     def input_shape(self) -> Any:
         return nest.map_structure(lambda t: t.shape, self._input_tree)
 
@@ -121,6 +139,11 @@ class Functional(Model):
             if isinstance(t._history, InputPlace)
         ]
         return [*inputs, *((layer, self._shapes[id(layer)]) for layer in self._layers)]
+
+
+def spec_of_input(tensor: Tensor) -> TensorSpec:
+    """The `TensorSpec` of a tensor made by `ot.Input`."""
+    return TensorSpec(tensor.shape, tensor.dtype, tensor._history.name)
 
 
 class InputLayer(Layer):

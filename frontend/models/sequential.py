@@ -8,7 +8,7 @@ from typing import Any
 from onnxtape import context
 from onnxtape.functional import Input, InputPlace
 from onnxtape.layers.layer import Layer
-from onnxtape.models.model import Model
+from onnxtape.models.model import Model, spec_of_input
 from onnxtape.tensor import Tensor
 
 
@@ -75,6 +75,10 @@ class Sequential(Model):
             context.state.layers = scopes
         self._output_shape = x.shape if isinstance(x, Tensor) else None
         self.built = True
+
+    @property
+    def input_specs(self) -> Any:
+        return super().input_specs if self._input is None else spec_of_input(self._input)
 
     @property
     def input_shape(self) -> Any:

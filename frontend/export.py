@@ -1,0 +1,107 @@
+"""Writing a compiled step as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxtape import context, nest
+from onnxtape.compiler import dtypes
+from onnxtape.runtime.artifact import InferenceGraph, write_artifact
+from onnxtape.runtime.manifest import StateEntry, TensorEntry
+from onnxtape.signature import resolve_spec
+from onnxtape.tensor import Tensor
+from onnxtape.tracing import InputSpec, TracedStep, trace
+
+if TYPE_CHECKING:
+    from onnxtape.concrete import ConcreteFunction
+    from onnxtape.models import Model
+
+
+def export_step(concrete: ConcreteFunction, path: str | Path, model: Model | None) -> Path:
+    """Write a traced step, with the present values of its variables, into the folder `path`.
+
+    Args:
+        model: also write its inference graph, whose state inputs have the names that the step
+            gives them.
+
+    Raises:
+        ValueError: the model's inputs are not known yet.
+        ArtifactError: something other than an artifact is at `path`.
+    """
+    traced = concrete.traced
+    write_artifact(
+        path,
+        training=ir.to_proto(traced.model).SerializeToString(),
+        inputs=_inputs(traced),
+        outputs=_results(traced),
+        state_entries=[
+            StateEntry(
+                entry.name,
+                entry.input_name,
+                entry.output_name,
+                variable.dtype.name,
+                variable.shape,
+                variable.role,
+            )
+            for entry, variable in zip(traced.state, traced.variables, strict=True)
+        ],
+        state={e.name: v.numpy() for e, v in zip(traced.state, traced.variables, strict=True)},
+        opset=traced.model.opset_imports[""],
+        inference=None if model is None else _inference_graph(model, traced),
+    )
+    return Path(path)
+
+
+def _inputs(traced: TracedStep) -> list[TensorEntry]:
+    return [_entry(value) for value in list(traced.model.graph.inputs)[: len(traced.inputs)]]
+
+
+def _results(traced: TracedStep) -> list[TensorEntry]:
+    return [_entry(value) for value in list(traced.model.graph.outputs)[: len(traced.output_names)]]
+
+
+def _entry(value: ir.Value) -> TensorEntry:
+    assert value.dtype is not None
+    dims = () if value.shape is None else value.shape.dims
+    shape = tuple(d if isinstance(d, int) else d.value or "?" for d in dims)
+    return TensorEntry(value.name or "", dtypes.from_onnx(value.dtype.value).name, shape)
+
+
+def _inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
+    """The model's graph with `training=False`.
+
+    Variables of the step are inputs under the step's names; others, which training does not touch,
+    are constants.
+    """
+    specs = model.input_specs
+    flat = nest.flatten(specs)
+    names = [spec.name or f"input_{i}" for i, spec in enumerate(flat)]
+
+    def call(tensors: Sequence[Tensor]) -> dict[str, Any]:
+        training = {"training": False} if model.takes_training else {}
+        leaves = nest.flatten(model(nest.pack_like(specs, tensors), **training))
+        return {"output" if len(leaves) == 1 else f"output_{i}": x for i, x in enumerate(leaves)}
+
+    inputs = [
+        InputSpec(name, spec.dtype, shape)
+        for name, spec, shape in zip(names, flat, resolve_spec(names, flat), strict=True)
+    ]
+    with context.eagerly():
+        traced = trace(model.name, inputs, call, may_create=False)
+    graph = traced.model.graph
+    in_step = {id(v): entry.name for entry, v in zip(step.state, step.variables, strict=True)}
+    brought = list(graph.inputs)[len(inputs) :]
+    for value, variable in zip(brought, traced.variables, strict=True):
+        if id(variable) in in_step:
+            value.name = in_step[id(variable)]
+        else:
+            graph.inputs.remove(value)
+            value.const_value = ir.tensor(variable.numpy(), name=value.name)
+            graph.register_initializer(value)
+    return InferenceGraph(
+        ir.to_proto(traced.model).SerializeToString(), _inputs(traced), _results(traced)
+    )

@@ -1,0 +1,68 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from tests.compiler.cases.case import Case
+from tests.compiler.graphs import spread
+
+#: All combinations of ranks 1 to 4, with batch dimensions equal, of size 1, and missing.
+MATMUL = [
+    ((3,), (3,)),
+    ((3,), (3, 4)),
+    ((3,), (2, 3, 4)),
+    ((3,), (2, 5, 3, 4)),
+    ((2, 3), (3,)),
+    ((2, 3), (3, 4)),
+    ((2, 3), (5, 3, 4)),
+    ((2, 3), (1, 3, 4)),
+    ((2, 3), (2, 2, 3, 4)),
+    ((5, 2, 3), (3,)),
+    ((5, 2, 3), (3, 4)),
+    ((1, 2, 3), (3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((1, 2, 3), (5, 3, 4)),
+    ((5, 2, 3), (1, 3, 4)),
+    ((2, 2, 3), (3, 2, 3, 1)),
+    ((1, 2, 3), (3, 2, 3, 1)),
+    ((3, 2, 2, 3), (3,)),
+    ((3, 2, 2, 3), (3, 4)),
+    ((3, 2, 2, 3), (2, 3, 1)),
+    ((3, 2, 2, 3), (1, 3, 1)),
+    ((3, 2, 2, 3), (3, 2, 3, 1)),
+    ((1, 2, 2, 3), (3, 1, 3, 1)),
+    # Empty batches.
+    ((0, 3), (3, 4)),
+    ((0, 2, 3), (3, 4)),
+    ((0, 2, 3), (1, 3, 4)),
+]
+
+#: Of a product of shape (2, 4).
+BIASES = [None, (), (1,), (4,), (1, 4), (2, 1), (2, 4)]
+
+
+def _gemm() -> list[Case]:
+    cases = []
+    for trans_a, trans_b in product((0, 1), repeat=2):
+        for bias, (alpha, beta) in product(BIASES, [(1.0, 1.0), (0.5, 1.0), (1.0, 2.0), (0.5, -3.0)]):
+            if bias is None and beta != 1.0:
+                continue
+            inputs = [
+                spread((3, 2) if trans_a else (2, 3)),
+                spread((4, 3) if trans_b else (3, 4), seed=1),
+            ]
+            if bias is not None:
+                inputs.append(spread(bias, seed=2))
+            attributes = {"transA": trans_a, "transB": trans_b, "alpha": alpha, "beta": beta}
+            cases.append(Case("Gemm", inputs, attributes))
+    return cases
+
+
+CASES: list[Case] = [
+    *[Case("MatMul", [spread(x), spread(y, seed=1)]) for x, y in MATMUL],
+    *_gemm(),
+    Case("Gemm", [spread((2, 3)), spread((3, 4)), spread((4,))], note="no attributes"),
+    Case("Gemm", [spread((2, 3)), spread((3, 4)), spread((4,))], {"beta": 0.0}),
+    Case("Gemm", [spread((0, 3)), spread((3, 4)), spread((4,))], note="empty batch"),
+]
