@@ -28,6 +28,7 @@ from onnxtape.compiler.errors import (
 from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
 
+
 class GraphBuilder(Builder[ir.Value]):
     """Appends nodes to `graph`, or leaves them unattached when `graph` is None.
 

@@ -16,8 +16,31 @@ from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes
 
 #: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
 BROADCASTING = frozenset(
-    "Add Sub Mul Div Pow Mod Max Min Sum Mean Where Equal Greater GreaterOrEqual Less LessOrEqual "
-    "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Mod",
+        "Max",
+        "Min",
+        "Sum",
+        "Mean",
+        "Where",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Xor",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+    ]
 )
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         optimizers,
         random,
     )
+    from onnxtape.compiled_function import function, run_functions_eagerly
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
-    from onnxtape.compiled_function import function, run_functions_eagerly
     from onnxtape.functional import Input
     from onnxtape.models import Model, Sequential
     from onnxtape.ops import stop_gradient
@@ -70,7 +70,7 @@ _MEMBERS = {
     "stop_gradient": "ops",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
     *_MODULES,
     *_MEMBERS,

@@ -30,10 +30,27 @@ def tanh(x: Any) -> Tensor:
     return ops.tanh(x)
 
 
-_NAMES = (
-    "celu elu gelu hard_sigmoid hard_silu hard_swish leaky_relu log_sigmoid log_softmax mish relu "
-    "relu6 selu sigmoid silu softmax softplus softsign swish"
-).split()
+_NAMES = [
+    "celu",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+]
 _BY_NAME: dict[str, Activation] = {
     "linear": linear,
     "exponential": exponential,

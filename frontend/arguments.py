@@ -10,8 +10,8 @@ import numpy as np
 from onnxtape import nest
 from onnxtape.compiler.dims import Shape
 from onnxtape.engine import ort_value
-from onnxtape.signature import Identity, TensorSpec
 from onnxtape.runtime import values
+from onnxtape.signature import Identity, TensorSpec
 from onnxtape.tensor import Tensor, as_array
 from onnxtape.variable import Variable
 
@@ -83,11 +83,7 @@ class Arguments:
     @property
     def numbers(self) -> list[tuple[int, float]]:
         """The places and values of Python numbers that are constants of the graph."""
-        return [
-            (i, leaf)
-            for i, leaf in enumerate(self.leaves)
-            if type(leaf) in (int, float)
-        ]
+        return [(i, leaf) for i, leaf in enumerate(self.leaves) if type(leaf) in (int, float)]
 
     @property
     def dtypes(self) -> list[np.dtype[Any]]:

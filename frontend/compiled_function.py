@@ -302,7 +302,9 @@ class Function:
         first = self._trace_count == 0
         self._trace_count += 1
         try:
-            return ConcreteFunction(trace(self._name, specs, call, may_create=first), self._providers)
+            return ConcreteFunction(
+                trace(self._name, specs, call, may_create=first), self._providers
+            )
         except TracingError as error:
             raise _CannotCompileError(error, error.file, error.line) from error
         except ExecutionError as error:

@@ -70,7 +70,9 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
             known[id(output)] = value
             if not _is_finite(value) and all(x is None or _is_finite(x) for x in operands):
                 place = Provenance.from_metadata(node.metadata_props)
-                shapes = ", ".join(format_shape(tuple(x.shape())) for x in operands if x is not None)
+                shapes = ", ".join(
+                    format_shape(tuple(x.shape())) for x in operands if x is not None
+                )
                 kind = "a NaN" if np.isnan(values.to_numpy(value)).any() else "an infinity"
                 raise NumericsError(
                     located(

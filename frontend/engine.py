@@ -97,7 +97,18 @@ def _run(
 
 
 _SHAPE_CHECKING = frozenset(
-    "MatMul Gemm Reshape Concat Expand Conv ConvTranspose Squeeze Split Slice".split()
+    [
+        "MatMul",
+        "Gemm",
+        "Reshape",
+        "Concat",
+        "Expand",
+        "Conv",
+        "ConvTranspose",
+        "Squeeze",
+        "Split",
+        "Slice",
+    ]
 )
 
 

@@ -132,7 +132,7 @@ def functional_context() -> FunctionalContext:
     return _context
 
 
-def Input(  # noqa: N802
+def Input(
     shape: Sequence[int | None] | None = None,
     batch_size: int | None = None,
     dtype: npt.DTypeLike = "float32",
@@ -200,7 +200,9 @@ def calls_between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[C
                 f"the model's outputs depend on Input '{call.name}', which is not among its inputs"
             )
         if call is None:
-            raise ValueError("the model's outputs must be computed from its inputs by layers or ops")
+            raise ValueError(
+                "the model's outputs must be computed from its inputs by layers or ops"
+            )
         if expanded:
             done.add(id(call))
             order.append(call)

@@ -28,8 +28,7 @@ class Loss:
     ) -> None:
         if reduction not in ("sum_over_batch_size", "sum", "mean", "none", None):
             raise ValueError(
-                "reduction is 'sum_over_batch_size', 'sum', 'mean' or 'none', "
-                f"not {reduction!r}"
+                f"reduction is 'sum_over_batch_size', 'sum', 'mean' or 'none', not {reduction!r}"
             )
         self.name = name or auto_name(to_snake_case(type(self).__name__))
         self.reduction = reduction

@@ -37,7 +37,9 @@ class TensorSpec:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"TensorSpec(shape={format_shape(self.shape)}, dtype={self.dtype}, name={self.name!r})"
+        return (
+            f"TensorSpec(shape={format_shape(self.shape)}, dtype={self.dtype}, name={self.name!r})"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TensorSpec) and (self.shape, self.dtype, self.name) == (
@@ -96,9 +98,7 @@ def with_batch_dimension(names: Sequence[str], shapes: Shapes) -> list[Shape]:
 
     What an artifact is traced with when only one batch size was ever seen.
     """
-    bigger = tuple(
-        tuple(d + (axis == 0) for axis, d in enumerate(shape)) for shape in shapes
-    )
+    bigger = tuple(tuple(d + (axis == 0) for axis, d in enumerate(shape)) for shape in shapes)
     return generalize(names, [shapes, bigger])
 
 
@@ -165,5 +165,3 @@ class Identity:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Identity) and self.target is other.target
-
-

@@ -226,9 +226,7 @@ def _finish(
 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
     run_passes(model, default_passes(), verify=verify_passes)
-    return TracedStep(
-        model, list(specs), output_names, returned, results, state, list(step.slots)
-    )
+    return TracedStep(model, list(specs), output_names, returned, results, state, list(step.slots))
 
 
 def default_passes() -> list[GraphPass]:
@@ -256,4 +254,3 @@ def _evaluate(
     orts = [None if x is None else values.from_numpy(x) for x in held]
     made = executor().run(op_type, orts, attributes, outputs)
     return [np.array(values.to_numpy(made[i])) for i in range(outputs)]
-

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from onnxtape.runtime.dtypes import numpy_dtype
 from onnxtape.runtime.errors import InputError
 from onnxtape.runtime.manifest import Dimension, TensorEntry

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
 from onnxtape.runtime.dtypes import DTYPES
 from onnxtape.runtime.values import bindings, ort_device, to_numpy
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
 from onnxtape.runtime.dtypes import DTYPES, numpy_dtype
 from onnxtape.runtime.errors import CheckpointError
 from onnxtape.runtime.files import replacing

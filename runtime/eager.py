@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
 from onnxtape.runtime.errors import ExecutionError
 from onnxtape.runtime.providers import Providers
 from onnxtape.runtime.session import create_session, execution_error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from onnxtape.runtime.artifact import Artifact, read_artifact, state_specs
 from onnxtape.runtime.batches import BatchReader, as_dtype
 from onnxtape.runtime.buffers import CPU, allocate, input_devices, read, write

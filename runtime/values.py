@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
 from onnxtape.runtime.providers import load_onnxruntime
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

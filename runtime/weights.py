@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+
 from onnxtape.runtime.dtypes import DTYPES
 from onnxtape.runtime.errors import ArtifactError
 

@@ -264,5 +264,3 @@ def atanh(b: B, n: N, g: Any) -> list[Any]:
 
 def _square(b: B, x: Any) -> Any:
     return b.op("Mul", x, x)
-
-

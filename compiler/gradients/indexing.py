@@ -25,7 +25,11 @@ def gather(b: B, n: N, g: Any) -> list[Any]:
         return [b.op("ScatterND", b.full_like(x, 0.0), places, g, reduction="add"), None]
     # ScatterND indexes leading axes only: bring the gathered axis to the front and back.
     index_rank = b.known_rank(indices, "Gather's gradient")
-    front = [*range(axis, axis + index_rank), *range(axis), *range(axis + index_rank, rank - 1 + index_rank)]
+    front = [
+        *range(axis, axis + index_rank),
+        *range(axis),
+        *range(axis + index_rank, rank - 1 + index_rank),
+    ]
     to_front = [axis, *[i for i in range(rank) if i != axis]]
     zeros = b.op("Transpose", b.full_like(x, 0.0), perm=to_front)
     updates = b.op("Transpose", g, perm=front)
@@ -52,7 +56,9 @@ def gather_nd(b: B, n: N, g: Any) -> list[Any]:
 def scatter_elements(b: B, n: N, g: Any) -> list[Any]:
     indices, axis = n.required(1), n.attribute("axis", 0)
     return [
-        lambda: _kept_data(b, n, g, lambda zeros: b.op("ScatterElements", g, indices, zeros, axis=axis)),
+        lambda: _kept_data(
+            b, n, g, lambda zeros: b.op("ScatterElements", g, indices, zeros, axis=axis)
+        ),
         None,
         lambda: b.op("GatherElements", g, indices, axis=axis),
     ]

@@ -19,7 +19,14 @@ Evaluator = Callable[[str, Sequence[Array | None], dict[str, Any], int], Sequenc
 
 _CONTROL_FLOW = frozenset(("If", "Loop", "Scan"))
 _RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split()
+    [
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+    ]
 )
 
 
@@ -69,9 +76,7 @@ class FoldConstants(GraphPass):
             if np.prod(inputs[0], dtype=np.float64) > 1:
                 return None
         record = record_of(node)
-        values = self._evaluate(
-            node.op_type, inputs, dict(record.attributes), len(node.outputs)
-        )
+        values = self._evaluate(node.op_type, inputs, dict(record.attributes), len(node.outputs))
         size = sum(np.size(v) for v in values)
         if size > self._size_limit and size > sum(np.size(x) for x in inputs if x is not None):
             return None

@@ -22,8 +22,30 @@ _VIEWS = frozenset(
 
 #: Operators that read each element before they write the one in its place, and no other after.
 _ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Neg Abs Sqrt Exp Log Reciprocal Identity Where Max Min Clip Relu Sigmoid Tanh "
-    "BitwiseXor BitwiseAnd BitwiseOr Cast".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Abs",
+        "Sqrt",
+        "Exp",
+        "Log",
+        "Reciprocal",
+        "Identity",
+        "Where",
+        "Max",
+        "Min",
+        "Clip",
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "BitwiseXor",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "Cast",
+    ]
 )
 
 

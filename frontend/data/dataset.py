@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
+
 from onnxtape.data.prefetching import Prefetch
 from onnxtape.data.shuffling import Shuffle
 from onnxtape.data.stages import (

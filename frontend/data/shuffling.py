@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from onnxtape.data.stages import Run, Stage, join, row_numbers
 
 # A full buffer hands on this many items at once at most: enough to spread NumPy's overhead, few

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
 from onnxtape import context
 from onnxtape.data.structure import Structure, map_structure, stack, to_arrays, to_tensors
 

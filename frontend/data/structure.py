@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
 from onnxtape.tensor import Tensor, as_array
 
 Structure: TypeAlias = Any

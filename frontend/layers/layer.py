@@ -329,4 +329,3 @@ def _static_shape(x: Any) -> Any:
     if dims is None:
         return None
     return tuple(d if isinstance(d, int) else None for d in dims)
-

@@ -19,7 +19,9 @@ def operands(*xs: Any, floating: bool = False) -> list[Tensor]:
     """The operands as tensors of their common dtype (a floating-point one, if `floating`)."""
     numbers = [x for x in xs if isinstance(x, (int, float)) and not isinstance(x, np.generic)]
     tensors = [
-        None if isinstance(x, (int, float)) and not isinstance(x, np.generic) else convert_to_tensor(x)
+        None
+        if isinstance(x, (int, float)) and not isinstance(x, np.generic)
+        else convert_to_tensor(x)
         for x in xs
     ]
     dtypes = [t.dtype for t in tensors if t is not None]
@@ -122,7 +124,7 @@ def absolute(x: Any) -> Tensor:
     return B.op("Abs", *_numeric(x))
 
 
-abs = absolute  # noqa: A001
+abs = absolute
 
 
 def sign(x: Any) -> Tensor:
@@ -144,7 +146,7 @@ def ceil(x: Any) -> Tensor:
     return _unary("Ceil", x)
 
 
-def round(x: Any, decimals: int = 0) -> Tensor:  # noqa: A001
+def round(x: Any, decimals: int = 0) -> Tensor:
     """x to the nearest multiple of 10**-decimals, halves to even."""
     if decimals == 0:
         return _unary("Round", x)

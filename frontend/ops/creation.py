@@ -81,9 +81,7 @@ def arange(
     if stop is None:
         start, stop = 0, start
     if dtype is None:
-        dtype = (
-            "float32" if any(isinstance(v, float) for v in (start, stop, step)) else "int32"
-        )
+        dtype = "float32" if any(isinstance(v, float) for v in (start, stop, step)) else "int32"
     return B.op("Range", *(convert_to_tensor(v, dtype) for v in (start, stop, step)))
 
 
@@ -97,9 +95,7 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: npt.DTypeLike = "float3
     return B.constant(np.eye(n, m, k).astype(dtype))
 
 
-def one_hot(
-    x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "float32"
-) -> Tensor:
+def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "float32") -> Tensor:
     """One-hot vectors along a new axis; an index out of range gives zeros."""
     indices = convert_to_tensor(x, np.int64)
     values = B.constant(np.asarray([0, 1], dtype=dtype))

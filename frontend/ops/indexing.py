@@ -147,5 +147,3 @@ def _reshaped(t: Tensor, keys: list[Any], drop: list[int]) -> Tensor:
     if moved:
         t = B.op("Squeeze", t, moved)
     return B.op("Unsqueeze", t, inserts) if inserts else t
-
-

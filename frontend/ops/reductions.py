@@ -43,7 +43,7 @@ def _reduce(op_type: str, t: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     return B.op(op_type, t, axes, keepdims=int(keepdims))
 
 
-def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over the axes, by default all. Booleans count as int32."""
     t = convert_to_tensor(x)
     if t.dtype == np.bool_:
@@ -69,12 +69,12 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _reduce("ReduceProd", convert_to_tensor(x), axis, keepdims)
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over the axes; ties share the gradient."""
     return _reduce("ReduceMax", convert_to_tensor(x), axis, keepdims)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over the axes; ties share the gradient."""
     return _reduce("ReduceMin", convert_to_tensor(x), axis, keepdims)
 
@@ -95,7 +95,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _reduce("ReduceLogSumExp", operands(x, floating=True)[0], axis, keepdims)
 
 
-def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A002
+def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The 2-norm over the axes (all by default), or the 1-norm with ord=1."""
     (t,) = operands(x, floating=True)
     if ord not in (None, 1, 2, "fro", "euclidean"):
@@ -103,13 +103,13 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     return _reduce("ReduceL1" if ord == 1 else "ReduceL2", t, axis, keepdims)
 
 
-def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether all elements hold."""
     bits = B.cast(convert_to_tensor(x, bool), _INT32)
     return B.cast(_reduce("ReduceMin", bits, axis, keepdims), np.dtype(bool))
 
 
-def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Whether one element holds."""
     bits = B.cast(convert_to_tensor(x, bool), _INT32)
     return B.cast(_reduce("ReduceMax", bits, axis, keepdims), np.dtype(bool))
@@ -143,7 +143,7 @@ def argmin(
     return _arg("ArgMin", x, axis, keepdims, dtype)
 
 
-def top_k(x: Any, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:  # noqa: A002
+def top_k(x: Any, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest elements along the last axis and their indices (int32)."""
     values, indices = B.op_multi(
         "TopK", convert_to_tensor(x), [k], outputs=2, axis=-1, sorted=int(sorted)
@@ -159,5 +159,3 @@ def cumsum(x: Any, axis: int | None = None) -> Tensor:
     if axis is None:
         t, axis = B.op("Reshape", t, [-1]), 0
     return B.op("CumSum", t, B.scalar(axis, np.dtype(np.int64)))
-
-

@@ -207,7 +207,7 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> Tensor:
     return reshape(tiled, dims)
 
 
-def broadcast_to(x: Any, shape: Any) -> Tensor:  # noqa: A002
+def broadcast_to(x: Any, shape: Any) -> Tensor:
     """The tensor broadcast to a shape."""
     return B.op("Expand", convert_to_tensor(x), shape_tensor(shape))
 

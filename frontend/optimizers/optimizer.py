@@ -87,7 +87,9 @@ class Optimizer:
             )
         return index
 
-    def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Variable] | None = None) -> None:
+    def apply(
+        self, grads: Iterable[Any], trainable_variables: Iterable[Variable] | None = None
+    ) -> None:
         """Update the variables by one step.
 
         Args:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxtape as ot
 import pytest
+
+import onnxtape as ot
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "mlp.npz"
 BATCH = 32
