@@ -29,7 +29,7 @@ class Provenance:
 
     def to_metadata(self) -> dict[str, str]:
         """The node's `metadata_props` (keys `onnxtape.source`, `onnxtape.layer`, ...)."""
-        props = {"onnxtape.phase": self.phase}
+        props: dict[str, str] = {"onnxtape.phase": self.phase}
         if self.file:
             props["onnxtape.source"] = f"{self.file}:{self.line}"
         if self.layer:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
         optimizers,
         random,
     )
-    from onnxtape.compiled_function import function, run_functions_eagerly
+    from onnxtape.compiled_function import (
+        function,
+        run_functions_eagerly,
+    )
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
     from onnxtape.functional import Input
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from onnxtape.random import set_seed
     from onnxtape.runtime import TrainingSession
     from onnxtape.signature import TensorSpec
-    from onnxtape.state import restore_checkpoint, save_checkpoint
+    from onnxtape.state import (
+        restore_checkpoint,
+        save_checkpoint,
+    )
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
     from onnxtape.variable import Variable
@@ -71,9 +77,34 @@ _MEMBERS = {
 }
 
 __all__ = [
+    "FallbackWarning",
+    "GradientTape",
+    "Input",
+    "Model",
+    "Sequential",
+    "Tensor",
+    "TensorSpec",
+    "TrainingSession",
+    "Variable",
     "__version__",
-    *_MODULES,
-    *_MEMBERS,
+    "activations",
+    "convert_to_tensor",
+    "data",
+    "debugging",
+    "errors",
+    "function",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "ops",
+    "optimizers",
+    "random",
+    "restore_checkpoint",
+    "run_functions_eagerly",
+    "save_checkpoint",
+    "set_seed",
+    "stop_gradient",
 ]
 
 

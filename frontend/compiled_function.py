@@ -144,7 +144,7 @@ class Function:
                 return method(reference(), *args, **kwargs)
 
             parameters = list(self._signature.parameters.values())[1:]
-            call.__signature__ = self._signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+            vars(call)["__signature__"] = self._signature.replace(parameters=parameters)
             bound = Function(call, self._input_signature, self._fallback, self._providers)
             self._methods[instance] = bound
         return bound

@@ -70,7 +70,8 @@ class ConcreteFunction:
         if len(arguments.places) != len(self.inputs):
             raise InputError(
                 f"this graph has {len(self.inputs)} inputs "
-                f"({', '.join(s.name for s in self.inputs)}), but {len(arguments.places)} were given"
+                f"({', '.join(s.name for s in self.inputs)}), "
+                f"but {len(arguments.places)} were given"
             )
         for spec, dtype in zip(self.inputs, arguments.dtypes, strict=True):
             if dtype != spec.dtype:
@@ -127,9 +128,9 @@ class VariableCell:
 def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
     """Open a session for the step.
 
-    ONNX Runtime optimizes the graph once and hands it back; that graph is put into an order in which
-    state can be overwritten, and is then run as it stands. (An order chosen before ONNX Runtime's
-    own rewrites would prove nothing.)
+    ONNX Runtime optimizes the graph once and hands it back; that graph is put into an order in
+    which state can be overwritten, and is then run as it stands. (An order chosen before ONNX
+    Runtime's own rewrites would prove nothing.)
     """
     model = ir.to_proto(traced.model).SerializeToString()
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}

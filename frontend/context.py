@@ -1,4 +1,4 @@
-"""What is going on in this thread: the trace being built, the tapes recording, the layer running."""
+"""What goes on in this thread: the trace being built, the tapes recording, the layer running."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ Call = LayerCall | OperatorCall
 
 
 class FunctionalContext:
-    """The symbolic context of `ot.Input`'s tensors: shapes and dtypes are inferred, nothing runs."""
+    """The symbolic context of `ot.Input`: shapes and dtypes are inferred, nothing runs."""
 
     none_dims = True
 

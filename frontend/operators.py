@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,28 +13,46 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def _ops() -> Any:
+def _operation(name: str) -> Callable[..., Tensor]:
+    """An operation of `onnxtape.ops`, which imports this module and so is imported late."""
     from onnxtape import ops
 
-    return ops
+    return cast("Callable[..., Tensor]", getattr(ops, name))
+
+
+def _unary(name: str) -> Callable[[Any], Tensor]:
+    return lambda self: _operation(name)(self)
+
+
+def _binary(name: str) -> Callable[[Any, Any], Tensor]:
+    return lambda self, other: _operation(name)(self, other)
+
+
+def _reflected(name: str) -> Callable[[Any, Any], Tensor]:
+    return lambda self, other: _operation(name)(other, self)
 
 
 #: NumPy's universal functions that have an operation of ours, for `array + tensor` and the like.
 _UFUNCS = {
-    "add": "add",
-    "subtract": "subtract",
-    "multiply": "multiply",
-    "divide": "divide",
-    "floor_divide": "floor_divide",
+    **{
+        name: name
+        for name in (
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "floor_divide",
+            "power",
+            "matmul",
+            "less",
+            "less_equal",
+            "greater",
+            "greater_equal",
+            "equal",
+            "not_equal",
+        )
+    },
     "remainder": "mod",
-    "power": "power",
-    "matmul": "matmul",
-    "less": "less",
-    "less_equal": "less_equal",
-    "greater": "greater",
-    "greater_equal": "greater_equal",
-    "equal": "equal",
-    "not_equal": "not_equal",
 }
 
 
@@ -42,110 +61,34 @@ class Operators:
 
     __slots__ = ()
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        name = _UFUNCS.get(ufunc.__name__)
-        if method == "__call__" and not kwargs and name is not None:
-            return getattr(_ops(), name)(*inputs)
-        arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
-        return getattr(ufunc, method)(*arrays, **kwargs)
-
-    def __add__(self, other: Any) -> Tensor:
-        return _ops().add(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return _ops().add(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return _ops().subtract(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return _ops().subtract(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return _ops().multiply(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return _ops().multiply(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return _ops().divide(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return _ops().divide(other, self)
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return _ops().floor_divide(self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return _ops().floor_divide(other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return _ops().mod(self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return _ops().mod(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return _ops().power(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return _ops().power(other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return _ops().matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return _ops().matmul(other, self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return _ops().bitwise_and(self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return _ops().bitwise_and(other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return _ops().bitwise_or(self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return _ops().bitwise_or(other, self)
-
-    def __xor__(self, other: Any) -> Tensor:
-        return _ops().bitwise_xor(self, other)
-
-    def __rxor__(self, other: Any) -> Tensor:
-        return _ops().bitwise_xor(other, self)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _ops().less(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _ops().less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _ops().greater(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _ops().greater_equal(self, other)
+    __add__, __radd__ = _binary("add"), _reflected("add")
+    __sub__, __rsub__ = _binary("subtract"), _reflected("subtract")
+    __mul__, __rmul__ = _binary("multiply"), _reflected("multiply")
+    __truediv__, __rtruediv__ = _binary("divide"), _reflected("divide")
+    __floordiv__, __rfloordiv__ = _binary("floor_divide"), _reflected("floor_divide")
+    __mod__, __rmod__ = _binary("mod"), _reflected("mod")
+    __pow__, __rpow__ = _binary("power"), _reflected("power")
+    __matmul__, __rmatmul__ = _binary("matmul"), _reflected("matmul")
+    __and__, __rand__ = _binary("bitwise_and"), _reflected("bitwise_and")
+    __or__, __ror__ = _binary("bitwise_or"), _reflected("bitwise_or")
+    __xor__, __rxor__ = _binary("bitwise_xor"), _reflected("bitwise_xor")
+    __lt__, __le__ = _binary("less"), _binary("less_equal")
+    __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
+    __neg__, __abs__ = _unary("negative"), _unary("absolute")
+    __pos__, __invert__ = _unary("convert_to_tensor"), _unary("logical_not")
+    __getitem__ = _binary("getitem")
 
     def __eq__(self, other: object) -> Any:
-        return False if other is None else _ops().equal(self, other)
+        return False if other is None else _operation("equal")(self, other)
 
     def __ne__(self, other: object) -> Any:
-        return True if other is None else _ops().not_equal(self, other)
+        return True if other is None else _operation("not_equal")(self, other)
 
     __hash__ = object.__hash__
 
-    def __neg__(self) -> Tensor:
-        return _ops().negative(self)
-
-    def __pos__(self) -> Tensor:
-        return _ops().convert_to_tensor(self)
-
-    def __abs__(self) -> Tensor:
-        return _ops().absolute(self)
-
-    def __invert__(self) -> Tensor:
-        return _ops().logical_not(self)
-
-    def __getitem__(self, key: Any) -> Tensor:
-        return _ops().getitem(self, key)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        name = _UFUNCS.get(ufunc.__name__)
+        if method == "__call__" and not kwargs and name is not None:
+            return _operation(name)(*inputs)
+        arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)

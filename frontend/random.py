@@ -1,7 +1,7 @@
 """Random numbers: explicit state, the same bits eagerly, compiled, and in an artifact.
 
-The generator is Squares (B. Widynski, "Squares: A Fast Counter-Based RNG", arXiv:2004.06278), with 64
-bits of output, written in standard integer operators. Its state is a variable of a key and a
+The generator is Squares (B. Widynski, "Squares: A Fast Counter-Based RNG", arXiv:2004.06278), with
+64 bits of output, written in standard integer operators. Its state is a variable of a key and a
 counter, so it is saved, restored and exported like every other state.
 """
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxtape.compiler.dims import Dim, Shape, format_shape
+
+if TYPE_CHECKING:
+    from onnxtape.concrete import ConcreteFunction
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -63,7 +66,7 @@ class Family:
     """
 
     observed: list[Shapes] = field(default_factory=list)
-    concrete: list[Any] = field(default_factory=list)
+    concrete: list[ConcreteFunction] = field(default_factory=list)
     static_only: bool = False
 
 

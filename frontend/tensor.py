@@ -264,9 +264,8 @@ class SymbolicDim(Operators):
     def __eq__(self, other: object) -> bool:
         if other is None:
             return False
-        if isinstance(other, SymbolicDim) and None is not self.symbol == other.symbol:
-            return True
-        self._no_size()
+        same = isinstance(other, SymbolicDim) and None is not self.symbol == other.symbol
+        return same or self._no_size()
 
     def __ne__(self, other: object) -> bool:
         return not self.__eq__(other)

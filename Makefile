@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need on a machine with Python 3.11+ and venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+PEERS ?= .venv-peers
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-peers lint bench clean
+
+# Installs again when the package's metadata changes. The marker names what was installed.
+$(VENV)/.examples: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.examples
+
+$(PEERS)/.peers: tests/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+demo: $(VENV)/.examples  ## train the digits classifier
+	$(BIN)/python examples/mnist_mlp.py
+
+test: $(VENV)/.test  ## everything but the peers' references
+	$(BIN)/python -m pytest -n auto -q
+
+test-peers: $(VENV)/.test $(PEERS)/.peers  ## make the stored references again, live
+	ONNXTAPE_PEER_PYTHON=$(abspath $(PEERS))/bin/python ONNXTAPE_REQUIRE_PEERS=1 \
+	  $(BIN)/python -m pytest -q -m peers
+
+lint: $(VENV)/.test  ## ruff, and mypy on the installed package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/typecheck.py
+
+bench: $(VENV)/.test $(PEERS)/.peers  ## side by side with the peers, in one run
+	$(BIN)/python -m benchmarks --peer-python $(PEERS)/bin/python
+
+clean:
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
