@@ -38,7 +38,11 @@ lint: $(VENV)/.test  ## ruff, and mypy on the installed package
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/typecheck.py
 
-bench: $(VENV)/.test $(PEERS)/.peers  ## side by side with the peers, in one run
+$(PEERS)/.bench: benchmarks/requirements.txt $(PEERS)/.peers
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+bench: $(VENV)/.test $(PEERS)/.bench  ## side by side with the peers, in one run
 	$(BIN)/python -m benchmarks --peer-python $(PEERS)/bin/python
 
 clean:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from onnxtape.runtime import values
 from onnxtape.signature import Identity, TensorSpec
 from onnxtape.tensor import Tensor, as_array
 from onnxtape.variable import Variable
+
+if TYPE_CHECKING:
+    from onnxtape.concrete import ConcreteFunction
 
 #: Whether the number at a place of a structure is an input of the graph.
 IsInput = Callable[[Any, int], bool]
@@ -71,6 +74,10 @@ class Arguments:
             self.places.append(i)
         self.key = (self.structure, tuple(descriptions))
 
+    def all_tensors(self, args: tuple[Any, ...]) -> bool:
+        """Whether the call was of the plainest kind: arrays and tensors, one per parameter."""
+        return self.structure is None and len(args) == len(self.leaves) == len(self.places)
+
     @property
     def family_key(self) -> Any:
         """Equal for calls that differ in sizes only."""
@@ -124,6 +131,33 @@ class Arguments:
                 specs[i] = TensorSpec(leaf.shape, leaf.dtype)
         rebuilt = specs if self.structure is None else nest.pack_like(self.args, specs)
         return tuple(rebuilt)
+
+
+class Recent:
+    """The last call and its trace: the next call is most likely the same, and this tells sooner.
+
+    For calls with one array or tensor per parameter.
+    """
+
+    __slots__ = ("_expected", "concrete")
+
+    def __init__(self, concrete: ConcreteFunction, arguments: Arguments) -> None:
+        self.concrete = concrete
+        self._expected = list(zip(arguments.dtypes, arguments.shapes, strict=True))
+
+    def match(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The arguments as OrtValues, or None when the call is another."""
+        if len(args) != len(self._expected):
+            return None
+        matched: list[Any] = []
+        for arg, (dtype, shape) in zip(args, self._expected, strict=True):
+            kind = type(arg)
+            if (kind is not np.ndarray and kind is not Tensor) or (
+                arg.shape != shape or arg.dtype != dtype
+            ):
+                return None
+            matched.append(_ort_value(arg))
+        return matched
 
 
 def _array_of(leaf: Any) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from onnxtape import context, nest
-from onnxtape.arguments import Arguments
+from onnxtape.arguments import Arguments, Recent
 from onnxtape.compiler.dims import Shape
 from onnxtape.errors import (
     DimensionError,
@@ -121,6 +121,7 @@ class Function:
         # Exact arguments -> trace; what the fast path looks up.
         self._exact: dict[Any, ConcreteFunction] = {}
         self._families: dict[Any, Family] = {}
+        self._recent: Recent | None = None
         # Python numbers by structure and place: the first value seen, those that changed and are
         # inputs since, and those that Python needs as numbers.
         self._first_numbers: dict[tuple[Any, int], float] = {}
@@ -171,6 +172,11 @@ class Function:
             or context.state.symbolic is not None
         ):
             return self.python_function(*args, **kwargs)
+        recent = self._recent
+        if recent is not None and not kwargs:
+            values = recent.match(args)
+            if values is not None:
+                return recent.concrete.run(values)
         arguments = self._arguments(args, kwargs)
         concrete = self._exact.get(arguments.key)
         if concrete is None:
@@ -179,6 +185,8 @@ class Function:
             except _CannotCompileError as reason:
                 self._fall_back(reason)
                 return self.python_function(*args, **kwargs)
+        if not kwargs and self._input_signature is None and arguments.all_tensors(args):
+            self._recent = Recent(concrete, arguments)
         return concrete.run(arguments.ort_values())
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:

@@ -20,7 +20,7 @@ from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
 from onnxtape.tensor import Tensor
 from onnxtape.tracing import InputSpec, StateEntry, TracedStep
-from onnxtape.variable import ALONE, Variable
+from onnxtape.variable import ALONE, Changes, Variable
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +43,7 @@ class ConcreteFunction:
         self.output_names: list[str] = traced.output_names
         self.state: list[StateEntry] = traced.state
         self._step = _compile(traced, providers)
+        self._bound_at = -1
         self._single = not isinstance(traced.returned, (dict, list, tuple))
 
     @cached_property
@@ -87,6 +88,9 @@ class ConcreteFunction:
         if debugging.checking_numerics():
             outputs = debugging.run_checked(self.traced, values)
         else:
+            if self._bound_at != Changes.count:
+                self._step.rebind()
+                self._bound_at = Changes.count
             outputs = self._step.run(values)
         results = self.traced.results
         if self._single:

@@ -13,6 +13,7 @@ from onnxtape.compiler import dtypes
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import DimensionError, TracingError
 from onnxtape.operators import Operators
+from onnxtape.runtime import values
 
 if TYPE_CHECKING:
     from onnxtape.context import SymbolicContext
@@ -121,8 +122,6 @@ class Tensor(Operators):
         if self._symbolic is not None:
             self._no_value("its value was asked for")
         if self._array is None:
-            from onnxtape.runtime import values
-
             self._array = values.to_numpy(self._ort)
         view = self._array.view()
         view.flags.writeable = False
@@ -164,7 +163,7 @@ class Tensor(Operators):
     def __float__(self) -> float:
         if self._symbolic is not None:
             self._no_value("float() was called")
-        return float(self.numpy())
+        return float(values.to_numpy(self._ort) if self._array is None else self._array)
 
     def __int__(self) -> int:
         if self._symbolic is not None:

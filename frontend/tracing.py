@@ -15,6 +15,7 @@ from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, run_passes
+from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.fold_constants import FoldConstants
@@ -237,6 +238,7 @@ def default_passes() -> list[GraphPass]:
         Simplify(),
         EliminateCommonSubexpressions(),
         FoldScale(),
+        ColumnSumsAsProducts(),
         RemoveDeadCode(),
     ]
 

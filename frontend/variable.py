@@ -21,6 +21,15 @@ Role = Literal["parameter", "buffer", "optimizer", "metric", "generator"]
 _state = context.state
 
 
+class Changes:
+    """Counts whatever may move a variable's buffer, or hand it to somebody: assignments, reads.
+
+    While the count stands still, bound steps need not look at their variables.
+    """
+
+    count = 0
+
+
 class Variable(Operators):
     """A tensor whose value can be assigned; its shape and dtype stay.
 
@@ -86,6 +95,7 @@ class Variable(Operators):
     @property
     def value(self) -> Tensor:
         """The current value, a snapshot: later assignments do not change it."""
+        Changes.count += 1
         tensor = self._tensor if _state.symbolic is None else _state.symbolic.read(self)
         for tape in _state.tapes:
             tape._read(self, tensor)
@@ -120,6 +130,7 @@ class Variable(Operators):
             # Computed by an operation. Whoever else holds this tensor shows in its references.
             tensor._variable = self
             self._tensor = tensor
+            Changes.count += 1
         else:
             from onnxtape.runtime import values
 
@@ -157,6 +168,7 @@ class Variable(Operators):
         """Take over an OrtValue that nobody else holds."""
         self._tensor = Tensor._from_ort(ort)
         self._tensor._variable = self
+        Changes.count += 1
 
     def _is_exclusive(self) -> bool:
         """Whether nobody else (a tape, a tensor, a NumPy view) holds the current value."""

@@ -77,15 +77,9 @@ class CompiledStep:
         """How many state entries are updated in their own buffer."""
         return len(self._in_place)
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Run one step on OrtValues, update the state, and return the results as OrtValues.
-
-        Raises:
-            ExecutionError: an operator failed at run time.
-        """
+    def rebind(self) -> None:
+        """Bind the state as it is now; needed before `run` whenever a cell may have changed."""
         io = self._io
-        for name, value in zip(self._inputs, inputs, strict=True):
-            io.bind_ortvalue_input(name, value)
         for entry in self._read_only:
             value = entry.cell.current()
             if value is not entry.bound:
@@ -97,6 +91,16 @@ class CompiledStep:
                 io.bind_ortvalue_input(entry.input_name, value)
                 io.bind_ortvalue_output(entry.output_name, value)
                 entry.bound = value
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run one step on OrtValues, update the state, and return the results as OrtValues.
+
+        Raises:
+            ExecutionError: an operator failed at run time.
+        """
+        io = self._io
+        for name, value in zip(self._inputs, inputs, strict=True):
+            io.bind_ortvalue_input(name, value)
         for entry in self._alternating:
             value = entry.cell.current()
             if entry.spare is None:

@@ -1,6 +1,7 @@
 """Gradients of elementwise arithmetic and of the elementary functions.
 
-Where a derivative does not exist (ties, kinks, zero bases), the value is PyTorch's, and the rule says so.
+Where a derivative does not exist (ties, kinks, zero bases), the value is PyTorch's, and the rule
+says so.
 """
 
 from __future__ import annotations
@@ -77,15 +78,17 @@ def pow_(b: B, n: N, g: Any) -> list[Any]:
         if exponent is not None and exponent.size == 1:
             e = float(exponent.reshape(()))
             if e == 0.0:
-                return None
+                return b.full_like(x, 0.0)
             if e == 1.0:
                 return g
             if e == 2.0:
                 return b.op("Mul", g, b.op("Mul", x, 2.0))
             return b.op("Mul", g, b.op("Mul", b.op("Pow", x, b.scalar(e - 1, dtype)), e))
+        # 0 * 0^-1 would be NaN: at 0^0 another base is put in place before the power is taken.
         p = b.cast(y, dtype)
-        slope = b.op("Mul", p, b.op("Pow", x, b.op("Sub", p, 1.0)))
-        return b.op("Mul", g, b.op("Where", b.op("Equal", p, 0.0), np.zeros((), dtype), slope))
+        zeros = b.op("And", b.op("Equal", x, 0.0), b.op("Equal", p, 0.0))
+        base = b.op("Where", zeros, np.ones((), dtype), x)
+        return b.op("Mul", g, b.op("Mul", p, b.op("Pow", base, b.op("Sub", p, 1.0))))
 
     def dy() -> Any:
         if not is_floating(b.dtype(y)):
@@ -139,10 +142,9 @@ def clip(b: B, n: N, g: Any) -> list[Any]:
     below = b.op("Less", x, low) if low is not None else None
     above = b.op("Greater", x, high) if high is not None else None
     if low is not None and high is not None:
-        # Where the bounds cross, every result is `high`.
-        crossed = b.op("Less", high, low)
-        above = b.op("Or", above, crossed)
-        below = b.op("And", below, b.op("Not", crossed))
+        # Where the bounds cross, every result is `high`; where they are equal, `low` gets nothing.
+        above = b.op("Or", above, b.op("Less", high, low))
+        below = b.op("And", below, b.op("Less", low, high))
 
     def where(condition: Any) -> Any:
         return b.op("Mul", g, b.cast(condition, dtype))

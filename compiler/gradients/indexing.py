@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,22 @@ from onnxtape.compiler.registry import Refusal, gradient
 
 B = Builder[Any]
 N = Record[Any]
+
+
+def put_back(b: B, x: Any, g: Any, pick: Callable[[Any], Any], *, reduction: str) -> Any:
+    """The gradient by `x` of an operator that only picks elements of it.
+
+    Each entry of `g` goes where `pick`, applied to the elements' own numbers, says that it came
+    from. Reduction "none" will do where no element is picked twice, else "add".
+    """
+    zero, one = b.constant(np.int64(0)), b.constant(np.int64(1))
+    numbers = b.reshape_like(b.op("Range", zero, b.op("Size", x), one), x)
+    places = b.op("Reshape", pick(numbers), [-1])
+    zeros = b.op("Reshape", b.full_like(x, 0.0), [-1])
+    flat = b.op("Reshape", g, [-1])
+    return b.reshape_like(
+        b.op("ScatterElements", zeros, places, flat, axis=0, reduction=reduction), x
+    )
 
 
 @gradient("Gather")
@@ -46,19 +63,26 @@ def gather_elements(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("GatherND")
 def gather_nd(b: B, n: N, g: Any) -> list[Any]:
-    if n.attribute("batch_dims", 0):
-        raise Refusal("batch_dims other than 0 has no rule yet")
-    zeros = b.full_like(n.required(0), 0.0)
-    return [b.op("ScatterND", zeros, n.required(1), g, reduction="add"), None]
+    x, indices, batch_dims = n.required(0), n.required(1), n.attribute("batch_dims", 0)
+    if batch_dims:
+
+        def pick(numbers: Any) -> Any:
+            return b.op("GatherND", numbers, indices, batch_dims=batch_dims)
+
+        return [put_back(b, x, g, pick, reduction="add"), None]
+    return [b.op("ScatterND", b.full_like(x, 0.0), indices, g, reduction="add"), None]
 
 
 @gradient("ScatterElements")
 def scatter_elements(b: B, n: N, g: Any) -> list[Any]:
     indices, axis = n.required(1), n.attribute("axis", 0)
+
+    def overwrite(zeros: Any) -> Any:
+        return b.op("ScatterElements", g, indices, zeros, axis=axis)
+
+    _refuse_reductions(n)
     return [
-        lambda: _kept_data(
-            b, n, g, lambda zeros: b.op("ScatterElements", g, indices, zeros, axis=axis)
-        ),
+        lambda: _kept_data(b, n, g, overwrite),
         None,
         lambda: b.op("GatherElements", g, indices, axis=axis),
     ]
@@ -67,6 +91,7 @@ def scatter_elements(b: B, n: N, g: Any) -> list[Any]:
 @gradient("ScatterND")
 def scatter_nd(b: B, n: N, g: Any) -> list[Any]:
     indices = n.required(1)
+    _refuse_reductions(n)
     return [
         lambda: _kept_data(b, n, g, lambda zeros: b.op("ScatterND", g, indices, zeros)),
         None,
@@ -74,17 +99,20 @@ def scatter_nd(b: B, n: N, g: Any) -> list[Any]:
     ]
 
 
-def _kept_data(b: B, n: N, g: Any, overwrite: Any) -> Any:
+def _refuse_reductions(n: N) -> None:
+    reduction = n.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        raise Refusal(f"reduction '{reduction}' has no rule yet; 'none' and 'add' have")
+
+
+def _kept_data(b: B, n: N, g: Any, overwrite: Callable[[Any], Any]) -> Any:
     """What reaches the data: everything when updates were added, else what was not overwritten.
 
     With reduction "none" the indices must be distinct, as ONNX requires.
     """
-    reduction = n.attribute("reduction", "none")
-    if reduction == "add":
+    if n.attribute("reduction", "none") == "add":
         return g
-    if reduction == "none":
-        return overwrite(b.full_like(n.required(2), 0.0))
-    raise Refusal(f"reduction '{reduction}' has no rule yet; 'none' and 'add' have")
+    return overwrite(b.full_like(n.required(2), 0.0))
 
 
 @gradient("OneHot")
@@ -104,8 +132,6 @@ def one_hot(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("TopK")
 def top_k(b: B, n: N, g: Any, _: Any = None) -> list[Any]:
-    if g is None:
-        return [None, None]
     zeros = b.full_like(n.required(0), 0.0)
     axis = n.attribute("axis", -1)
     return [b.op("ScatterElements", zeros, n.outputs[1], g, axis=axis), None]

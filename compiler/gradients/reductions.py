@@ -24,6 +24,12 @@ def _is_noop(b: B, n: N) -> bool:
     return axes is None or (known is not None and known.size == 0)
 
 
+def _reduce(b: B, n: N, op_type: str, x: Any) -> Any:
+    """`x` reduced by another operator over the node's axes, which are kept as size 1."""
+    noop = n.attribute("noop_with_empty_axes", 0)
+    return b.op(op_type, x, n.input(1), keepdims=1, noop_with_empty_axes=noop)
+
+
 def _kept(b: B, n: N, reduced: Any) -> Any:
     """`reduced`, a tensor of the output's shape, with the reduced axes back as size 1."""
     if n.attribute("keepdims", 1) or _is_noop(b, n):
@@ -31,9 +37,7 @@ def _kept(b: B, n: N, reduced: Any) -> Any:
     x, axes = n.required(0), n.input(1)
     known = None if axes is None else b.constant_value(axes)
     if axes is not None and known is None:
-        ones = b.full_like(axes, 1, np.dtype(np.int64))
-        kept_shape = b.op("ScatterElements", b.op("Shape", x), axes, ones, axis=0)
-        return b.op("Reshape", reduced, kept_shape, allowzero=1)
+        return b.reshape_like(reduced, _reduce(b, n, "ReduceSum", x))
     if known is None or known.size == 0:
         rank = b.known_rank(x, f"{n.op_type}'s gradient")
         return b.op("Reshape", reduced, [1] * rank) if rank else reduced
@@ -46,8 +50,9 @@ def _count(b: B, n: N) -> Any:
     x_shape, out_shape = b.shape(x), b.shape(out)
     if is_static(x_shape) and is_static(out_shape):
         return float(np.prod(x_shape, dtype=np.float64) / max(np.prod(out_shape), 1))
-    dtype = b.dtype(x)
-    return b.op("Div", b.cast(b.op("Size", x), dtype), b.cast(b.op("Size", out), dtype))
+    # Divided as integers: the size of a whole float16 tensor may be beyond float16's range.
+    count = b.op("Div", b.op("Size", x), b.op("Max", b.op("Size", out), 1))
+    return b.cast(count, b.dtype(x))
 
 
 @gradient("ReduceSum")
@@ -68,7 +73,7 @@ def reduce_max_min(b: B, n: N, g: Any) -> list[Any]:
     if _is_noop(b, n):
         return [g, None]
     mask = b.cast(b.op("Equal", x, _kept(b, n, n.outputs[0])), b.dtype(x))
-    ties = b.op("ReduceSum", mask, n.input(1), keepdims=1)
+    ties = _reduce(b, n, "ReduceSum", mask)
     return [b.op("Mul", mask, b.op("Div", _kept(b, n, g), ties)), None]
 
 
@@ -81,9 +86,9 @@ def reduce_prod(b: B, n: N, g: Any) -> list[Any]:
     dtype = b.dtype(x)
     zero, one = np.zeros((), dtype), np.ones((), dtype)
     is_zero = b.op("Equal", x, 0.0)
-    zeros = b.op("ReduceSum", b.cast(is_zero, dtype), n.input(1), keepdims=1)
+    zeros = _reduce(b, n, "ReduceSum", b.cast(is_zero, dtype))
     nonzero = b.op("Where", is_zero, one, x)
-    product = b.op("ReduceProd", nonzero, n.input(1), keepdims=1)
+    product = _reduce(b, n, "ReduceProd", nonzero)
     only_this = b.op("And", is_zero, b.op("Equal", zeros, 1.0))
     others = b.op(
         "Where",

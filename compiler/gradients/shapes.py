@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import same_dim
+from onnxtape.compiler.gradients.indexing import put_back
 from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import Refusal, gradient
+from onnxtape.compiler.registry import gradient
 
 B = Builder[Any]
 N = Record[Any]
@@ -34,6 +36,8 @@ def expand(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("Concat")
 def concat(b: B, n: N, g: Any) -> list[Any]:
+    if len(n.inputs) == 1:
+        return [g]
     axis = n.attribute("axis")
     if axis < 0:
         axis += b.known_rank(g, "Concat's gradient")
@@ -42,8 +46,6 @@ def concat(b: B, n: N, g: Any) -> list[Any]:
         split: Any = sizes
     else:
         split = b.op("Concat", *[b.dim_tensor(x, axis) for x in n.inputs], axis=0)
-    if len(sizes) == 1:
-        return [g]
     return list(b.op_multi("Split", g, split, outputs=len(sizes), axis=axis))
 
 
@@ -57,44 +59,53 @@ def split(b: B, n: N, *grads: Any) -> list[Any]:
 
 @gradient("Slice")
 def slice_(b: B, n: N, g: Any) -> list[Any]:
-    """Padded back where the steps are 1 and the starts known, else scattered by flat index."""
+    """Padded back where the steps are 1 and the place is known, else put back element by element."""
     x = n.required(0)
     rank = b.known_rank(x, "Slice's gradient")
-    constants = [None if v is None else b.constant_value(v) for v in n.inputs[1:]]
-    starts = constants[0]
-    axes = constants[2] if n.input(3) is not None else np.arange(rank)
-    steps = constants[3] if n.input(4) is not None else np.ones(1)
-    known = starts is not None and axes is not None and steps is not None
-    if known and (steps == 1).all() and (starts >= 0).all():  # type: ignore[operator,union-attr]
-        padded = _pad_back(b, x, g, starts, np.asarray(axes) % rank)  # type: ignore[arg-type]
+    starts, axes, steps = (
+        None if (value := n.input(i)) is None else b.constant_value(value) for i in (1, 3, 4)
+    )
+    if starts is not None and n.input(3) is None:
+        axes = np.arange(len(starts))
+    unit_steps = n.input(4) is None or (steps is not None and bool((steps == 1).all()))
+    if starts is not None and axes is not None and unit_steps:
+        padded = _pad_back(b, n, g, starts, axes % rank)
         if padded is not None:
             return [padded]
-    flat = b.op("Range", *(b.constant(np.int64(0)), b.op("Size", x), b.constant(np.int64(1))))
-    places = b.op("Slice", b.reshape_like(flat, x), *n.inputs[1:])
-    zeros = b.op("Reshape", b.full_like(x, 0.0), [-1])
-    flat_places = b.op("Reshape", places, [-1])
-    flat_grad = b.op("Reshape", g, [-1])
-    return [b.reshape_like(b.op("ScatterElements", zeros, flat_places, flat_grad, axis=0), x)]
+
+    def pick(numbers: Any) -> Any:
+        return b.op("Slice", numbers, *n.inputs[1:])
+
+    return [put_back(b, x, g, pick, reduction="none")]
 
 
-def _pad_back(b: B, x: Any, g: Any, starts: Any, axes: Any) -> Any:
+def _pad_back(b: B, n: N, g: Any, starts: Any, axes: Any) -> Any:
+    """`g` with zeros for what was cut off, or None where sizes are not known."""
     before, after = [], []
-    for start, axis in zip(starts, axes, strict=True):
-        whole, part = b.dim(x, int(axis)), b.dim(g, int(axis))
-        if not (isinstance(whole, int) and isinstance(part, int)):
+    for start, axis in zip(starts.tolist(), axes.tolist(), strict=True):
+        whole, part = b.dim(n.required(0), axis), b.dim(n.outputs[0], axis)
+        if same_dim(whole, part):
+            begin = end = 0
+        elif isinstance(whole, int) and isinstance(part, int):
+            begin = min(max(start + whole if start < 0 else start, 0), whole)
+            end = whole - part - begin
+        else:
             return None
-        before.append(min(int(start), whole))
-        after.append(whole - part - before[-1])
-    return b.op("Pad", g, [*before, *after], None, [int(a) for a in axes])
+        before.append(begin)
+        after.append(end)
+    return b.op("Pad", g, [*before, *after], None, axes.tolist())
 
 
 @gradient("Pad")
 def pad(b: B, n: N, g: Any) -> list[Any]:
-    """Cropped back: padding by the negative amounts (constant mode)."""
-    mode = n.attribute("mode", "constant")
+    """Cropped back: padded by the negative amounts. The other modes copy elements of x."""
+    x, pads, axes, mode = n.required(0), n.required(1), n.input(3), n.attribute("mode", "constant")
     if mode != "constant":
-        raise Refusal(f"mode '{mode}' has no rule yet; only 'constant' has")
-    x, pads, axes = n.required(0), n.required(1), n.input(3)
+
+        def pick(numbers: Any) -> Any:
+            return b.op("Pad", numbers, pads, None, axes, mode=mode)
+
+        return [put_back(b, x, g, pick, reduction="add")]
     cropped = b.op("Pad", g, b.op("Neg", pads), None, axes)
 
     def fill() -> Any:
@@ -102,7 +113,7 @@ def pad(b: B, n: N, g: Any) -> list[Any]:
         inner = b.op("ReduceSum", cropped, keepdims=0)
         return b.reshape_like(b.op("Sub", rest, inner), n.required(2))
 
-    return [b.reshape_like(cropped, x), None, fill if n.input(2) is not None else None, None]
+    return [b.reshape_like(cropped, x), None, fill]
 
 
 @gradient("Tile")
