@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 from onnx_shape_inference import ShapeInferenceContext, registry
 
-from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes
+from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static
 
 #: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
 BROADCASTING = frozenset(
@@ -71,7 +71,7 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
     elif node.op_type == "Split":
         _split(context, node)
     elif node.op_type == "Squeeze":
-        _squeeze(node)
+        _squeeze(context, node)
 
 
 def shape_of(value: ir.Value | None) -> Shape | None:
@@ -169,10 +169,16 @@ def _split(context: ShapeInferenceContext, node: ir.Node) -> None:
         output.shape = _named(context, dims)
 
 
-def _squeeze(node: ir.Node) -> None:
-    """Without axes, whether a symbolic dimension goes is decided at run time."""
-    if not _given(node, 1) and not all(isinstance(d, int) for d in shape_of(node.inputs[0]) or ()):
-        node.outputs[0].shape = None
+def _squeeze(context: ShapeInferenceContext, node: ir.Node) -> None:
+    """Without axes, or with axes that are not known yet, run time decides which dimensions go."""
+    whole = shape_of(node.inputs[0]) or ()
+    if not _given(node, 1):
+        if not is_static(whole):
+            node.outputs[0].shape = None
+    elif _content(context, node.inputs[1]) is None:
+        count = (shape_of(node.inputs[1]) or (None,))[0]
+        kept = len(whole) - count if isinstance(count, int) else None
+        node.outputs[0].shape = None if kept is None else _named(context, [None] * kept)
 
 
 def _given(node: ir.Node, index: int) -> bool:

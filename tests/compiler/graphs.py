@@ -12,9 +12,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnxtape.compiler import GraphBuilder
-from onnxtape.compiler.dims import Shape
-from onnxtape.compiler.dtypes import to_onnx
 from onnxtape.compiler.inference import shape_of
+from tests.compiler.reference_ops import CORRECTED
 
 Array = npt.NDArray[Any]
 FLOAT64 = np.dtype(np.float64)
@@ -27,16 +26,18 @@ def new_graph(opset: int = 21) -> tuple[ir.Graph, GraphBuilder]:
     return graph, GraphBuilder(graph, opset=opset)
 
 
-def graph_input(
-    b: GraphBuilder, name: str, dtype: np.dtype[Any], shape: Shape | None
-) -> ir.Value:
-    """A graph input, whose rank may be unknown."""
+def input_like(b: GraphBuilder, name: str, value: ir.Value, actual: Sequence[int]) -> ir.Value:
+    """A new graph input as which `value`'s shape can be fed, with what is known of that shape.
+
+    Args:
+        actual: the shape at run time. A graph input must have a rank: where the value's is unknown,
+            the input is reshaped, which makes it so too.
+    """
+    shape = b.shape(value)
     if shape is not None:
-        return b.input(name, dtype, shape)
-    value = ir.Value(name=b.claim_name(name), type=ir.TensorType(ir.DataType(to_onnx(dtype))))
-    assert b.graph is not None
-    b.graph.inputs.append(value)
-    return value
+        return b.input(name, b.dtype(value), shape)
+    flat = b.input(name, b.dtype(value), tuple(f"{name}_{i}" for i in range(len(actual))))
+    return b.op("Reshape", flat, b.op("Shape", value), allowzero=1)
 
 
 def model_of(graph: ir.Graph) -> ir.Model:
@@ -48,18 +49,14 @@ class Evaluator:
 
     Args:
         graph: checked by `onnx.checker`, strict shape inference included.
-        outputs: what to compute; default: the graph's outputs.
+        outputs: what calls return; default: the graph's outputs.
     """
 
     def __init__(self, graph: ir.Graph, outputs: Sequence[ir.Value] | None = None) -> None:
-        kept = list(graph.outputs)
-        if outputs is not None:
-            graph.outputs[:] = list(dict.fromkeys(outputs))
         proto = ir.to_proto(model_of(graph))
-        graph.outputs[:] = kept
         onnx.checker.check_model(proto, full_check=True)
-        self.names = [v.name or "" for v in (kept if outputs is None else outputs)]
-        self._evaluator = ReferenceEvaluator(proto)
+        self.names = [v.name or "" for v in (graph.outputs if outputs is None else outputs)]
+        self._evaluator = ReferenceEvaluator(proto, new_ops=CORRECTED)
 
     def all_values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Every value of the graph by name, intermediates included."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tests.compiler.graphs import FLOAT64, Array
+from onnxtape.compiler.dtypes import is_floating
+from tests.compiler.graphs import Array
 
 
 class Fixed:
@@ -22,7 +23,7 @@ class Case:
     """One operator, its inputs and attributes.
 
     Attributes:
-        inputs: float64 arrays are differentiated. Integers, and what is `Fixed`, are constants or,
+        inputs: floating-point arrays are differentiated. Integers, and what is `Fixed`, are constants or,
             in the "dynamic" variants, graph inputs. None is an omitted optional input.
         outputs: how many the node has.
         note: tells the cases of an operator apart.
@@ -49,6 +50,8 @@ class Case:
             for i, x in enumerate(self.inputs)
         ]
         flags = [f"{k}={v}".replace(" ", "") for k, v in self.attributes.items()]
+        if self.outputs > 1:
+            flags.append(f"{self.outputs}outputs")
         return "-".join([self.op, *filter(None, [self.note]), *shapes, *flags])
 
     def array(self, index: int) -> Array:
@@ -58,7 +61,7 @@ class Case:
 
     def is_source(self, index: int) -> bool:
         x = self.inputs[index]
-        return x is not None and not isinstance(x, Fixed) and self.array(index).dtype == FLOAT64
+        return x is not None and not isinstance(x, Fixed) and is_floating(self.array(index).dtype)
 
     def is_constant(self, index: int) -> bool:
         """Whether the input is one that graphs usually hold as a constant."""

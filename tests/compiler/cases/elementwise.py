@@ -73,7 +73,7 @@ def _binary() -> list[Case]:
 def _variadic() -> list[Case]:
     cases = [Case(op, [spread((2, 3))]) for op in ("Max", "Min", "Sum", "Mean")]
     for op in ("Max", "Min", "Sum", "Mean"):
-        three = [spread((2, 3), seed=1), spread((3,), -1, 1.1, seed=2), spread((2, 1), -1.5, 1.3)]
+        three = [spread((2, 3), seed=1), spread((3,), -1, 1.1, seed=2), spread((2, 1), -1.5, 1.2)]
         cases.append(Case(op, three))
     return cases
 

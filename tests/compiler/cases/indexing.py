@@ -49,7 +49,7 @@ def _gather_nd() -> list[Case]:
 
 def _scatter_elements() -> list[Case]:
     data, updates = spread((3, 3)), spread((2, 2), seed=1)
-    distinct, repeated = ints([[0, 2], [1, -2]]), ints([[0, 0], [1, 1]])
+    distinct, repeated = ints([[0, 1], [2, -3]]), ints([[0, 0], [1, 1]])
     cases = [
         Case("ScatterElements", [data, distinct, updates], {"axis": axis}) for axis in (0, 1, -1)
     ]
@@ -83,16 +83,21 @@ def _one_hot() -> list[Case]:
         for i, depth, attributes in [
             ([0, 2, 1], 3, {}),
             ([0, -1, 5], 3, {}),
-            ([[0, 1], [1, 1]], [2], {"axis": 0}),
-            ([[0, 1], [1, 1]], 2, {"axis": 1}),
-            (2, 3, {"axis": -1}),
+            ([[0, 1], [1, 1]], 2, {"axis": 0}),
+            ([[0, 1], [1, 1]], 2, {"axis": -2}),
         ]
     ]
 
 
 def _top_k() -> list[Case]:
     return [
-        Case("TopK", [spread((3, 4)), ints([k])], {"axis": axis, "largest": largest}, outputs=2)
+        Case(
+            "TopK",
+            [spread((3, 4)), ints([k])],
+            {"axis": axis, "largest": largest},
+            outputs=2,
+            note=f"k={k}",
+        )
         for k, axis, largest in product((1, 2), (0, 1, -1), (0, 1))
     ]
 
