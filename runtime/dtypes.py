@@ -46,6 +46,14 @@ DTYPES = {
 FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
+def name_of(number: int) -> str:
+    """The name of an ONNX element type, or its number where it is none of `DTYPES`."""
+    for name, dtype in DTYPES.items():
+        if dtype.onnx == number:
+            return name
+    return f"element type {number}"
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype with this name.
 

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onnxtape.runtime.dtypes import name_of
 from onnxtape.runtime.errors import ExecutionError
 from onnxtape.runtime.providers import Providers
 from onnxtape.runtime.session import create_session, execution_error
-from onnxtape.runtime.values import NUMPY_DTYPES, copy_from_numpy, to_numpy
+from onnxtape.runtime.values import copy_from_numpy, to_numpy
 
 #: Operators whose work is worth a thread pool of their own; the others run on the caller's thread.
 _HEAVY = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"))
@@ -88,7 +89,7 @@ class EagerExecutor:
         except ExecutionError as error:
             if "Could not find an implementation" not in str(error):
                 raise
-            names = [NUMPY_DTYPES[t].name for t in types if t is not None]
+            names = [name_of(t) for t in types if t is not None]
             warnings.warn(
                 f"ONNX Runtime has no kernel for {op_type} on ({', '.join(names)}); "
                 "it runs through ONNX's reference implementation, which is slow",

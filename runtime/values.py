@@ -19,24 +19,6 @@ from onnxtape.runtime.providers import load_onnxruntime
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _BFLOAT16_NUMBER = 16
 
-#: ONNX element types by number, for `OrtValue.element_type()`.
-NUMPY_DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype(np.float32),
-    2: np.dtype(np.uint8),
-    3: np.dtype(np.int8),
-    4: np.dtype(np.uint16),
-    5: np.dtype(np.int16),
-    6: np.dtype(np.int32),
-    7: np.dtype(np.int64),
-    8: np.dtype(object),
-    9: np.dtype(np.bool_),
-    10: np.dtype(np.float16),
-    11: np.dtype(np.float64),
-    12: np.dtype(np.uint32),
-    13: np.dtype(np.uint64),
-    16: _BFLOAT16,
-}
-
 
 @functools.cache
 def bindings() -> Any:
