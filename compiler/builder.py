@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from onnxtape.compiler.dims import Dim, Shape, is_static, same_dim, same_shape
 from onnxtape.compiler.dtypes import DType
-from onnxtape.compiler.errors import Phase, Provenance
+from onnxtape.compiler.errors import Phase, Provenance, UnknownRankError
 
 V = TypeVar("V")
 
@@ -127,10 +127,10 @@ class Builder(abc.ABC, Generic[V]):
         return None if shape is None else len(shape)
 
     def known_rank(self, value: V, why: str) -> int:
-        """The rank, or a ValueError that says `why` it is needed."""
+        """The rank, or an UnknownRankError that says `why` it is needed."""
         rank = self.rank(value)
         if rank is None:
-            raise ValueError(f"{why} needs a tensor whose rank is known")
+            raise UnknownRankError(f"{why} needs a tensor whose rank is known")
         return rank
 
     def dim(self, value: V, axis: int) -> Dim:

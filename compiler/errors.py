@@ -66,6 +66,10 @@ class ShapeError(CompilerError, ValueError):
     """The shapes of an operator's inputs do not fit together."""
 
 
+class UnknownRankError(ShapeError):
+    """Something needs a tensor whose rank is known, and it is known only at run time."""
+
+
 class DtypeError(CompilerError, TypeError):
     """An operator does not take these dtypes, or takes only equal ones."""
 

@@ -1,7 +1,7 @@
 """NumPy arrays to OrtValues and back, without copying where the device is the CPU.
 
-The objects handled here are ONNX Runtime's own C++ bindings (`C.OrtValue`), not its Python wrappers:
-a wrapper's validation costs more than running a small operator.
+The objects handled here are ONNX Runtime's own C++ bindings (`C.OrtValue`), not its Python
+wrappers: a wrapper's validation costs more than running a small operator.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ class Sequential(Model):
         return last
 
     def build(self, input_shape: Any) -> None:
-        """Build all layers for inputs of this shape, batch dimension included."""
+        """Build all layers for inputs of this shape; any batch size will do afterwards."""
         if self._input is None:
-            self._input = Input(batch_shape=input_shape)
+            self._input = Input(shape=input_shape[1:])
         self._build_from_input()
 
     def _build_from_input(self) -> None:
