@@ -6,20 +6,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxtape.compiler import registry
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import format_shape, same_shape
 from onnxtape.compiler.dtypes import is_floating
-from onnxtape.compiler.errors import GradientError, ShapeError, located
+from onnxtape.compiler.errors import (
+    DtypeError,
+    GradientError,
+    Provenance,
+    ShapeError,
+    UnknownRankError,
+    located,
+)
 from onnxtape.compiler.record import Record
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 V = TypeVar("V")
+
+#: The opset whose operators the rules emit; later ones still have them.
+RULES_OPSET = 21
 
 
 def backward(
@@ -43,7 +54,10 @@ def backward(
         from it to a target.
 
     Raises:
-        GradientError: an operator on such a path has no rule, or its rule refuses.
+        GradientError: an operator on such a path has no rule, or its rule refuses; or a target is
+            not floating-point.
+        ShapeError, DtypeError: an output gradient does not fit its target.
+        ValueError: there are not as many output gradients as targets.
     """
     for target in targets:
         if not is_floating(b.dtype(target)):
@@ -53,26 +67,47 @@ def backward(
             )
     path = _path(b, records, targets, sources)
     gradients: dict[int, list[V]] = {}
-    seeds = output_gradients or [None] * len(targets)
+    seeds = [None] * len(targets) if output_gradients is None else output_gradients
+    if len(seeds) != len(targets):
+        raise ValueError(
+            f"{len(seeds)} output gradients were given for {len(targets)} targets; "
+            "give one for each, None for ones"
+        )
+    makers = {id(o): record.provenance for record, _ in path for o in record.outputs}
     for target, seed in zip(targets, seeds, strict=True):
         if seed is None:
-            seed = b.full_like(target, 1.0)
-        elif not _compatible(b, seed, target):
-            raise ShapeError(
-                f"an output gradient has shape {format_shape(b.shape(seed))}, "
-                f"its target {format_shape(b.shape(target))}; they must be equal"
-            )
+            with b.origin(makers.get(id(target)), "backward"):
+                seed = b.full_like(target, 1.0)
+        else:
+            _check_seed(b, seed, target)
         gradients.setdefault(id(target), []).append(seed)
 
     # A source may itself be an intermediate of the path, so sums are kept after use.
     for record, wanted in reversed(path):
-        arrived = [_collect(b, gradients, output) for output in record.outputs]
-        if all(g is None for g in arrived):
-            continue
         with b.origin(record.provenance, "backward"):
+            arrived = [_collect(b, gradients, output) for output in record.outputs]
+            if all(g is None for g in arrived):
+                continue
             for value, grad in _apply_rule(b, record, wanted, arrived):
                 gradients.setdefault(id(value), []).append(grad)
-    return [_collect(b, gradients, source) for source in sources]
+    found = []
+    for source in sources:
+        with b.origin(makers.get(id(source)), "backward"):
+            found.append(_collect(b, gradients, source))
+    return found
+
+
+def _check_seed(b: Builder[V], seed: V, target: V) -> None:
+    if b.dtype(seed) != b.dtype(target):
+        raise DtypeError(
+            f"an output gradient has dtype {b.dtype(seed)}, its target {b.dtype(target)}; "
+            "they must be equal"
+        )
+    if not _compatible(b, seed, target):
+        raise ShapeError(
+            f"an output gradient has shape {format_shape(b.shape(seed))}, "
+            f"its target {format_shape(b.shape(target))}; they must be equal"
+        )
 
 
 def _compatible(b: Builder[V], seed: V, target: V) -> bool:
@@ -93,9 +128,9 @@ def _path(
     reached: list[tuple[Record[V], list[bool]]] = []
     for record in records:
         wanted = [x is not None and id(x) in active for x in record.inputs]
-        if not any(wanted) or registry.has_zero_gradient(record.op_type):
+        if not any(wanted) or (not record.domain and registry.has_zero_gradient(record.op_type)):
             continue
-        differentiable = [o for o in record.outputs if is_floating(b.dtype(o))]
+        differentiable = [o for o in record.outputs if _may_be_floating(b, o)]
         if differentiable:
             active.update(map(id, differentiable))
             reached.append((record, wanted))
@@ -107,6 +142,14 @@ def _path(
             needed.update(id(x) for x, w in zip(record.inputs, wanted, strict=True) if w)
     path.reverse()
     return path
+
+
+def _may_be_floating(b: Builder[V], value: V) -> bool:
+    """Whether the value can carry a derivative; what an unknown operator makes, may."""
+    try:
+        return is_floating(b.dtype(value))
+    except DtypeError:
+        return True
 
 
 def _collect(b: Builder[V], gradients: dict[int, list[V]], value: V) -> V | None:
@@ -136,7 +179,7 @@ def _apply_rule(
         )
     try:
         return _input_gradients(b, record, wanted, entry, entry.rule(b, record, *arrived))
-    except registry.Refusal as refusal:
+    except (registry.Refusal, UnknownRankError) as refusal:
         raise GradientError(
             located(f"{record.title} cannot be differentiated: {refusal}", record.provenance)
         ) from None
@@ -172,7 +215,7 @@ def differentiate(
 
     Args:
         graph: an onnx_ir graph whose values carry dtypes (and shapes, as far as known), with its
-            nodes in topological order and opset 21 or later for the default domain.
+            nodes in topological order, and opset 21 or later for the default domain.
         targets: floating-point values of the graph, or their names.
         sources: values of the graph, or their names: inputs, initializers or intermediates.
         output_gradients: one cotangent per target; ones where None.
@@ -182,11 +225,18 @@ def differentiate(
         targets do not depend on it. The graph's outputs are left alone.
 
     Raises:
-        GradientError: an operator between a source and a target has no rule or refuses.
+        GradientError: an operator between a source and a target has no rule or refuses; or the
+            graph's opset is older than the rules are.
         KeyError: the graph holds no value of that name.
     """
     from onnxtape.compiler.graph_builder import GraphBuilder
 
+    opset = graph.opset_imports.get("", RULES_OPSET)
+    if opset < RULES_OPSET:
+        raise GradientError(
+            f"the graph is of opset {opset}; convert it to {RULES_OPSET} or later first, "
+            "with onnx.version_converter"
+        )
     by_name: dict[str, ir.Value] = {}
     if any(isinstance(v, str) for v in (*targets, *sources)):
         values = [*graph.inputs, *graph.initializers.values()]
@@ -200,11 +250,9 @@ def differentiate(
             raise KeyError(f"the graph has no value named '{value}'")
         return by_name[value]
 
-    builder = GraphBuilder(graph, opset=max(graph.opset_imports.get("", 21), 21))
-    records = [record_of(node) for node in graph]
     return backward(
-        builder,
-        records,
+        GraphBuilder(graph, opset=opset),
+        [_with_captured(record_of(node), node) for node in graph],
         [resolve(t) for t in targets],
         [resolve(s) for s in sources],
         output_gradients,
@@ -213,8 +261,6 @@ def differentiate(
 
 def record_of(node: ir.Node) -> Record[ir.Value]:
     """A graph's node as the driver sees it."""
-    from onnxtape.compiler.errors import Provenance
-
     return Record(
         node.op_type,
         tuple(node.inputs),
@@ -224,6 +270,34 @@ def record_of(node: ir.Node) -> Record[ir.Value]:
         name=node.name or "",
         provenance=Provenance.from_metadata(node.metadata_props),
     )
+
+
+def _with_captured(record: Record[ir.Value], node: ir.Node) -> Record[ir.Value]:
+    """The values that the node's subgraphs take from outside, as further inputs.
+
+    Without them nothing would show that the result depends on them.
+    """
+    import onnx_ir as ir
+
+    captured: dict[ir.Value, None] = {}
+    for attr in node.attributes.values():
+        if attr.type == ir.AttributeType.GRAPH:
+            captured.update(dict.fromkeys(_captured(attr.as_graph())))
+    return replace(record, inputs=(*record.inputs, *captured)) if captured else record
+
+
+def _captured(graph: ir.Graph) -> Iterator[ir.Value]:
+    import onnx_ir as ir
+
+    inside: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
+    for node in graph:
+        used = [x for x in node.inputs if x is not None]
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                used.extend(_captured(attr.as_graph()))
+        yield from (x for x in used if x not in inside)
+        inside.update(node.outputs)
+    yield from (x for x in graph.outputs if x not in inside)
 
 
 def _plain(attr: ir.Attr) -> Any:

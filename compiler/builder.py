@@ -1,8 +1,9 @@
 """The writing side of the compiler: what gradient rules and frontend operations emit nodes with.
 
 `Builder` is abstract over what a value is. `GraphBuilder` (graph_builder.py) appends nodes to an
-`onnx_ir` graph; the frontend has one that runs each node at once. A gradient rule is written against
-`Builder` alone, so one rule serves both. This module must not import onnx_ir: eager mode needs it.
+`onnx_ir` graph; the frontend has one that runs each node at once. A gradient rule is written
+against `Builder` alone, so one rule serves both. This module must not import onnx_ir: eager mode
+needs it.
 """
 
 from __future__ import annotations

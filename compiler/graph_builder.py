@@ -43,12 +43,9 @@ class GraphBuilder(Builder[ir.Value]):
         self.graph = graph
         self.opset = opset
         self.provenance: Provenance | None = None
-        self._context = ShapeInferenceContext(opset_imports={"": opset})
-        # Inference names what it does not know; in this graph those names must be new.
-        self._context.reserve_symbol_names(_symbols_in(graph) if graph is not None else ())
+        self._taken, self._context = _shared(graph, opset)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._counter = 0
-        self._names: set[str] = _names_in(graph) if graph is not None else set()
 
     # Builder ------------------------------------------------------------------------------------
 
@@ -141,15 +138,15 @@ class GraphBuilder(Builder[ir.Value]):
         while True:
             self._counter += 1
             name = f"{stem}_{self._counter}"
-            if name not in self._names:
-                self._names.add(name)
+            if name not in self._taken:
+                self._taken.add(name)
                 return name
 
     def claim_name(self, name: str) -> str:
         """`name` itself if no value has it yet, else the next free one; taken from then on."""
-        if name in self._names:
+        if name in self._taken:
             return self.unique_name(name)
-        self._names.add(name)
+        self._taken.add(name)
         return name
 
     def declare(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
@@ -172,11 +169,22 @@ class GraphBuilder(Builder[ir.Value]):
     # Checks -------------------------------------------------------------------------------------
 
     def _check_dtypes(self, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+        _schema(op_type, self.opset)
         bound: dict[str, tuple[int, dtypes.DType]] = {}
         for i, value in enumerate(inputs):
             if value is None or value.dtype is None:
                 continue
-            constraint, allowed = _formal_input(op_type, self.opset, i)
+            formal = _formal_input(op_type, self.opset, i)
+            if formal is None:
+                count = len(_schema(op_type, self.opset).inputs)
+                raise ShapeError(
+                    located(
+                        f"{op_type} takes at most {count} inputs"
+                        + describe_operands(self._describe(inputs)),
+                        self.provenance,
+                    )
+                )
+            constraint, allowed = formal
             dtype = self.dtype(value)
             if dtypes.type_string(dtype) not in allowed:
                 raise DtypeError(
@@ -202,10 +210,14 @@ class GraphBuilder(Builder[ir.Value]):
         try:
             infer(self._context, node, self.opset)
         except ValueError as error:
+            inputs = node.inputs
+            # The node is not to be: its inputs must not count it among their users.
+            for i in range(len(inputs)):
+                node.replace_input_with(i, None)
             reason = getattr(error, "message", str(error))
             raise ShapeError(
                 located(
-                    f"{node.op_type}: {reason}" + describe_operands(self._describe(node.inputs)),
+                    f"{node.op_type}: {reason}" + describe_operands(self._describe(inputs)),
                     self.provenance,
                 )
             ) from None
@@ -219,6 +231,20 @@ class GraphBuilder(Builder[ir.Value]):
         ]
 
 
+def _shared(graph: ir.Graph | None, opset: int) -> tuple[set[str], ShapeInferenceContext]:
+    """The names taken in the graph, of values and of dimensions, for all builders that it has."""
+    if graph is None:
+        return set(), ShapeInferenceContext(opset_imports={"": opset})
+    notes = graph.meta.setdefault(
+        "onnxtape.builders", (set(), ShapeInferenceContext(opset_imports={"": opset}))
+    )
+    taken, context = notes
+    # Inference names what it does not know; in this graph those names must be new.
+    context.reserve_symbol_names(_symbols_in(graph))
+    taken |= _names_in(graph)
+    return taken, context
+
+
 @functools.cache
 def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
     try:
@@ -228,13 +254,13 @@ def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
 
 
 @functools.cache
-def _formal_input(op_type: str, opset: int, index: int) -> tuple[str, frozenset[str]]:
-    """The type constraint's name and the type strings that input `index` may have."""
+def _formal_input(op_type: str, opset: int, index: int) -> tuple[str, frozenset[str]] | None:
+    """The type constraint's name and the type strings of input `index`; None if there is none."""
     schema = _schema(op_type, opset)
     formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema.inputs else None
     variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
     if formal is None or (index >= len(schema.inputs) and formal.option != variadic):
-        raise ShapeError(f"{op_type} takes at most {len(schema.inputs)} inputs")
+        return None
     independent = formal.option == variadic and not formal.is_homogeneous
     constraint = f"{formal.type_str}#{index}" if independent else formal.type_str
     return constraint, frozenset(formal.types)

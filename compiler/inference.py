@@ -1,16 +1,17 @@
 """Shape inference: `onnx-shape-inference`, corrected where it takes more for granted than holds.
 
-Gradient rules and passes rely on shapes: where two dimensions are called equal, nothing is summed and
-a Reshape between them is dropped. So a symbol may stand for 1 wherever it broadcasts, a slice may
-reach beyond the end, and what is computed at run time is unknown until then.
+Gradient rules and passes rely on shapes: where two dimensions are called equal, nothing is summed
+and a Reshape between them is dropped. So a symbol may stand for 1 wherever it broadcasts, a slice
+may reach beyond the end, and what is computed at run time is unknown until then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import onnx
 import onnx_ir as ir
-from onnx_shape_inference import ShapeInferenceContext, registry
+from onnx_shape_inference import SYM_DATA_KEY, ShapeInferenceContext, registry
 
 from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static
 
@@ -52,14 +53,17 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
     Raises:
         ValueError: (or a subclass of it) the inputs do not fit together.
     """
-    library = registry.get("", node.op_type, version=opset)
-    if library is None:
-        return
     for value in node.inputs:
         shape = shape_of(value)
         if value is not None and shape is not None and None in shape:
             value.shape = _named(context, shape)
-    library(context, node)
+    library = registry.get("", node.op_type, version=opset)
+    if library is not None:
+        library(context, node)
+    _dtypes_by_schema(node, opset)
+    for output in node.outputs:
+        # The library's notes on what shape tensors hold; exported models need them not.
+        output.metadata_props.pop(SYM_DATA_KEY, None)
     if node.op_type in BROADCASTING:
         _broadcast(context, node, [shape_of(x) for x in node.inputs if x is not None])
     elif node.op_type == "Expand":
@@ -103,6 +107,22 @@ def _content(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | 
         return tuple(int(d) for d in constant.numpy())
     symbolic = context.get_symbolic_value(value)
     return None if symbolic is None else _plain(symbolic)
+
+
+def _dtypes_by_schema(node: ir.Node, opset: int) -> None:
+    """Dtypes that the library left open, where the operator's type constraints decide them."""
+    if all(output.dtype is not None for output in node.outputs):
+        return
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    bound = {
+        formal.type_str: value.dtype
+        for formal, value in zip(schema.inputs, node.inputs, strict=False)
+        if value is not None
+    }
+    for formal, output in zip(schema.outputs, node.outputs, strict=False):
+        dtype = bound.get(formal.type_str)
+        if output.dtype is None and dtype is not None:
+            output.type = ir.TensorType(dtype)
 
 
 def _broadcast(

@@ -4,8 +4,8 @@ A rule is a function `rule(b, node, *grads)`:
 
 - `b` is the `Builder` to write with;
 - `node` is the `Record` of the forward operator, whose inputs and outputs may be used freely;
-- `grads` holds one gradient per output, of that output's shape and dtype; for operators with several
-  outputs an entry is None where no gradient arrived (never all of them).
+- `grads` holds one gradient per output, of that output's shape and dtype; for operators with
+  several outputs an entry is None where no gradient arrived (never all of them).
 
 It returns one entry per input, as many as it covers: a value, a function without arguments that
 makes it (called only when somebody wants that gradient), or None where the derivative is zero

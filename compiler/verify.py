@@ -12,8 +12,8 @@ def verify(model: ir.Model, after: str = "") -> None:
     """Check that `model` is a well-formed graph of standard operators.
 
     Every value is defined once, before its uses, under a name of its own; every node is an operator
-    of the default domain in the model's opset with a permitted number of inputs and outputs; inputs,
-    outputs and intermediates carry dtypes.
+    of the default domain in the model's opset with a permitted number of inputs and outputs;
+    inputs, outputs and intermediates carry dtypes.
 
     Args:
         model: what to check.
@@ -29,7 +29,8 @@ def verify(model: ir.Model, after: str = "") -> None:
 
 
 def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str]) -> None:
-    defined = set(defined)
+    # Copies: the two branches of an If may use the same names.
+    defined, names = set(defined), set(names)
 
     def define(value: ir.Value, where: str) -> None:
         if not value.name:
@@ -50,10 +51,10 @@ def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str
         if node.domain not in ("", "ai.onnx"):
             raise VerificationError(f"{node.domain}::{node.op_type} is not a standard operator")
         _verify_arity(node, opset)
-        for i, value in enumerate(node.inputs):
-            if value is not None and id(value) not in defined:
+        for i, operand in enumerate(node.inputs):
+            if operand is not None and id(operand) not in defined:
                 raise VerificationError(
-                    f"input {i} of {node.op_type} (node '{node.name}'), '{value.name}', "
+                    f"input {i} of {node.op_type} (node '{node.name}'), '{operand.name}', "
                     "is not defined before it"
                 )
         for attr in node.attributes.values():

@@ -16,33 +16,28 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import Progress
 
 import onnxtape as ot
 from onnxtape import layers
 
-COLORS = ("#f2a65a", "#3b6fb6", "#1d1d1d")
-WRONG = "#c8342b"
-INSTALL = 'pip install "onnxtape[examples]"'
+# The three ways -----------------------------------------------------------------------------------
 
 
 def make_model(pixels: int) -> ot.Model:
     inputs = ot.Input(shape=(pixels,), name="digits")
     x = layers.Dense(64, activation="relu", name="dense_1")(inputs)
     x = layers.Dense(64, activation="relu", name="dense_2")(x)
-    # No softmax: the loss takes the logits, which is more accurate for very (un)likely classes.
+    # No softmax: a loss that takes the logits is more exact where probabilities are small.
     outputs = layers.Dense(10, name="predictions")(x)
     return ot.Model(inputs, outputs, name="mnist_mlp")
-
-
-# The three ways -----------------------------------------------------------------------------------
 
 
 class Eager:
@@ -50,7 +45,7 @@ class Eager:
 
     def __init__(self, pixels: int, folder: Path) -> None:
         self.model = make_model(pixels)
-        self.optimizer = ot.optimizers.Adam(learning_rate=1e-3)
+        self.optimizer = ot.optimizers.Adam(learning_rate=2e-3)
         self.loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.train_accuracy = ot.metrics.SparseCategoricalAccuracy(name="train_accuracy")
         self.test_accuracy = ot.metrics.SparseCategoricalAccuracy(name="test_accuracy")
@@ -84,8 +79,8 @@ class Eager:
 class Compiled(Eager):
     """The same two steps, each one ONNX graph, traced when it is first called.
 
-    Forward pass, gradients, Adam and metric are all in the graph, so a step is a single call. Above
-    a function of your own, write it as the guide does: `@ot.function`.
+    Forward pass, gradients, Adam and the metric are all in the graph, so a step is a single call.
+    Above a function of your own, write `@ot.function`, as the guide does.
     """
 
     train_step = ot.function(Eager.train_step)
@@ -100,11 +95,11 @@ class Artifact:
         author = Compiled(pixels, folder)
         batch = ot.TensorSpec((None, pixels)), ot.TensorSpec((None,), "int64")
         author.train_step.export(folder / "artifact", *batch, model=author.model)
-        # From here on there is only the folder. The session keeps weights, moments and metric.
+        # From here on there is only the folder; the session keeps weights, moments and metric.
         self.session = ot.TrainingSession(folder / "artifact")
         self.trained = folder / "trained.onnx"
 
-    def train_step(self, x: Any, y: Any) -> dict[str, Any]:
+    def train_step(self, x: Any, y: Any) -> Any:
         return self.session.step(x=x, y=y)
 
     def start_epoch(self) -> None:
@@ -122,174 +117,141 @@ class Artifact:
         return onnxruntime.InferenceSession(self.trained).run(None, {"digits": images})[0]
 
 
-WAYS: dict[str, Callable[[int, Path], Any]] = {
-    "eager": Eager,
-    "compiled": Compiled,
-    "artifact": Artifact,
-}
-
+WAYS: dict[str, Any] = {"eager": Eager, "compiled": Compiled, "artifact": Artifact}
 
 # The loop -----------------------------------------------------------------------------------------
 
-
-@dataclass
-class Data:
-    """Images and labels of each split: pixels in [0, 1], float32 (n, height * width); int64 (n,)."""
-
-    train: tuple[Any, Any]
-    validation: tuple[Any, Any]
-    test: tuple[Any, Any]
-    image_shape: tuple[int, int]
+# Images (n, pixels), float32 from 0 to 1, and labels (n,), int64: of train, validation and test.
+Data = dict[str, tuple[Any, Any]]
 
 
 @dataclass
 class Run:
-    """One training: the loss and the time of each step, and what the model says of the test set."""
+    """What a training gave: the loss and the time of each step, and logits for the test set."""
 
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    test_logits: Any = None
+    logits: Any = None
 
 
-def train(way: str, data: Data, epochs: int, batch_size: int, seed: int, folder: Path) -> Run:
-    # It decides the first weights and the order of the batches: every run gives the same numbers.
-    ot.set_seed(seed)
-    images, labels = data.train
-    trainer = WAYS[way](images.shape[1], folder)
-    dataset = ot.data.Dataset.from_tensor_slices(data.train).shuffle(len(images)).batch(batch_size)
+def train(way: str, data: Data, epochs: int, options: argparse.Namespace) -> Run:
+    # It decides the first weights and the order of the batches, so that runs can be repeated.
+    ot.set_seed(options.seed)
     run = Run()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-    )
-    # A bar only where someone is watching; in a file it would be garbage.
-    with Progress(*columns, transient=True, disable=not Console().is_terminal) as progress:
-        task = progress.add_task(way, total=epochs * len(dataset), loss="")
+    count, pixels = data["train"][0].shape
+    batches = ot.data.Dataset.from_tensor_slices(data["train"])
+    batches = batches.shuffle(count).batch(options.batch_size)
+    # A bar only where someone is watching: it would fill a file with garbage.
+    bar = Progress(transient=True, disable=not Console().is_terminal)
+    with tempfile.TemporaryDirectory() as folder, bar:
+        trainer = WAYS[way](pixels, Path(folder))
+        task = bar.add_task(way, total=epochs * len(batches))
         for epoch in range(1, epochs + 1):
             epoch_start = time.perf_counter()
             trainer.start_epoch()
-            for x, y in dataset:
+            for x, y in batches:
                 start = time.perf_counter()
                 results = trainer.train_step(x, y)
                 run.losses.append(float(results["loss"]))
                 run.seconds.append(time.perf_counter() - start)
-                progress.update(task, advance=1, loss=f"{run.losses[-1]:.4f}")
-            validation = trainer.evaluate(*data.validation)
+                bar.update(task, advance=1, description=f"{way}, loss {run.losses[-1]:.4f}")
+            validation = trainer.evaluate(*data["validation"])
             print(
-                f"{way} {epoch:2}/{epochs}   loss {np.mean(run.losses[-len(dataset) :]):.4f}   "
-                f"train accuracy {float(results['accuracy']):.4f}   "
-                f"validation accuracy {validation:.4f}   {time.perf_counter() - epoch_start:.2f} s"
+                f"{way} {epoch:2}/{epochs}: loss {np.mean(run.losses[-len(batches) :]):.4f}, "
+                f"accuracy {float(results['accuracy']):.4f}, in validation {validation:.4f}, "
+                f"{time.perf_counter() - epoch_start:.2f} s",
+                flush=True,
             )
-    run.test_logits = trainer.predict(data.test[0])
-    print(
-        f"test accuracy {trainer.evaluate(*data.test):.4f}, {sum(run.seconds):.2f} s of training\n"
-    )
+        run.logits = trainer.predict(data["test"][0])
+        print(f"test accuracy {trainer.evaluate(*data['test']):.4f}\n")
     return run
 
 
 def compare(runs: dict[str, Run]) -> None:
-    """Print how fast the ways were, and whether their losses are the same."""
-    print("way        first step   other steps   largest difference of a loss")
+    """Print how fast the ways were, and how far apart their losses."""
     reference = np.array(runs["eager"].losses)
     for way, run in runs.items():
-        difference = np.max(np.abs(run.losses - reference) / reference)
-        first, *others = (1000 * s for s in run.seconds)
-        print(f"{way:8}   {first:7.1f} ms   {np.median(others):8.3f} ms   {difference:.1e}")
+        difference = np.max(np.abs(run.losses - reference) / np.maximum(reference, 1e-6))
+        print(
+            f"{way:8} {1000 * np.median(run.seconds):6.3f} ms a step, "
+            f"losses differ from eager's by {difference:.1g} at most (relative)"
+        )
         if difference > 1e-5:
-            fail(f"the losses of '{way}' are not those of 'eager'")
-    print(f"The three agree in all {len(reference)} losses.\n")
+            raise SystemExit(f"mnist_mlp: '{way}' and 'eager' should have the same losses")
+    print(f"The three agree in {len(reference)} losses.\n")
 
 
-# Data ---------------------------------------------------------------------------------------------
-
-
-def load_digits() -> tuple[Any, Any, Any, Any]:
-    try:
-        import sklearn.datasets
-    except ImportError:
-        fail(f"the digits come with scikit-learn, which is not installed: {INSTALL}")
-    digits = sklearn.datasets.load_digits()
-    # Always the same split, whatever the seed: other seeds should differ in training alone.
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images, labels = digits.images[order] / 16, digits.target[order]
-    return images[360:], labels[360:], images[:360], labels[:360]
-
-
-def load_keras_file(path: Path) -> tuple[Any, Any, Any, Any]:
-    try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror or error}")
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-        fail(f"{path} is no .npz file with x_train, y_train, x_test and y_test")
-    x_train, y_train, x_test, y_test = arrays
-    for x, y in ((x_train, y_train), (x_test, y_test)):
-        if (x.dtype, y.dtype) != (np.uint8, np.uint8) or x.ndim != 3 or y.shape != x.shape[:1]:
-            fail(
-                f"{path}: images are uint8 of shape (n, height, width), labels uint8 of shape (n,)"
-            )
-        if x.shape[1:] != x_train.shape[1:] or len(x) < 16 or y.max() > 9:
-            fail(f"{path}: 16 images and more per split, all of one size, with labels 0 to 9")
-    return x_train / 255, y_train, x_test / 255, y_test
+# Data and picture ---------------------------------------------------------------------------------
 
 
 def load_data(path: Path | None, limit: int | None) -> Data:
-    x_train, y_train, x_test, y_test = load_keras_file(path) if path else load_digits()
-
-    def flat(images: Any, labels: Any) -> tuple[Any, Any]:
-        return images.reshape(len(images), -1).astype(np.float32), labels.astype(np.int64)
-
-    x, y = flat(x_train[:limit], y_train[:limit])
-    held_out = len(x) // 10  # to watch training, so that the test set is used only once
-    return Data(
-        (x[held_out:], y[held_out:]),
-        (x[:held_out], y[:held_out]),
-        flat(x_test, y_test),
-        x_train.shape[1:],
-    )
+    arrays = read_keras_file(path) if path else load_digits()
+    x, x_test = (images.reshape(len(images), -1).astype(np.float32) for images in arrays[::2])
+    y, y_test = (labels.astype(np.int64) for labels in arrays[1::2])
+    x, y = x[:limit], y[:limit]
+    # A tenth is held out to watch training by, so that the test comes as a surprise.
+    n = max(1, len(x) // 10)
+    print(f"{len(x) - n} images to train on, {n} to validate, {len(x_test)} to test")
+    return {"train": (x[n:], y[n:]), "validation": (x[:n], y[:n]), "test": (x_test, y_test)}
 
 
-# The picture --------------------------------------------------------------------------------------
+def load_digits() -> tuple[Any, Any, Any, Any]:
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()
+    # One split for every seed: seeds are for training.
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images, labels = digits.images[order] / 16, digits.target[order]
+    return images[:1437], labels[:1437], images[1437:], labels[1437:]
 
 
-def draw(path: Path, runs: dict[str, Run], data: Data) -> None:
+def read_keras_file(path: Path) -> tuple[Any, Any, Any, Any]:
+    names = "x_train", "y_train", "x_test", "y_test"
+    if not path.is_file():
+        fail(f"there is no file {path}")
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            x, y, x_test, y_test = (arrays[name] for name in names)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        fail(f"{path} is not an .npz file with {', '.join(names)}")
+    for images, labels in ((x, y), (x_test, y_test)):
+        fits = images.shape[1:] == (28, 28) and labels.shape == images.shape[:1]
+        if not (fits and images.dtype == np.uint8 and np.isin(labels, range(10)).all()):
+            fail(f"{path} is not MNIST: uint8 images of 28x28 pixels, labels from 0 to 9")
+        if len(images) < 16:
+            fail(f"{path} has only {len(images)} images in a split; 16 are the least")
+    return x / 255, y, x_test / 255, y_test
+
+
+def draw(path: Path, run: Run, data: Data) -> None:
     """The loss curve, and the sixteen test digits that the model is least sure of."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), dpi=120, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.2, 1))[0]
     axes = left.add_subplot(title="Training loss", xlabel="step", yscale="log")
+    axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    # The same losses three times: each line is thinner than the one below it.
-    for (way, run), color, width in zip(
-        runs.items(), COLORS, (1.8, 5, 1.8)[-len(runs) :], strict=False
-    ):
-        window = max(1, len(run.losses) // 60)
-        smooth = np.convolve(run.losses, np.full(window, 1 / window), "valid")
-        axes.plot(run.losses, color=color, alpha=0.2, linewidth=0.6)
-        axes.plot(
-            np.arange(len(smooth)) + window / 2, smooth, color=color, linewidth=width, label=way
-        )
+    axes.plot(run.losses, color="#a9bfdc", linewidth=0.5, label="of each batch")
+    window = max(1, len(run.losses) // 60)
+    mean = np.convolve(run.losses, np.full(window, 1 / window), mode="valid")
+    middle = np.arange(len(mean)) + (window - 1) / 2
+    axes.plot(middle, mean, color="#20497d", linewidth=2, label=f"mean of {window}")
     axes.legend(frameon=False)
 
-    logits = run.test_logits
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    unsure = probabilities.max(axis=1).argsort()[:16]
-    right.suptitle("The test digits it is least sure of")
-    images, labels = data.test
-    for cell, i in zip(right.subplots(4, 4).flat, unsure, strict=True):
-        answer = int(logits[i].argmax())
-        wrong = answer != labels[i]
-        cell.imshow(images[i].reshape(data.image_shape), cmap="gray_r")
+    logits, (images, labels) = run.logits, data["test"]
+    answers, side = logits.argmax(axis=1), round(images.shape[1] ** 0.5)
+    right.suptitle(f"{np.mean(answers == labels):.1%} right; the test digits it is least sure of")
+    # One over the probability, by softmax, of the likeliest class.
+    doubt = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+    for cell, i in zip(right.subplots(4, 4).flat, doubt.argsort()[:-17:-1], strict=True):
+        wrong = answers[i] != labels[i]
+        cell.imshow(images[i].reshape(side, side), cmap="gray_r")
         cell.set(xticks=[], yticks=[])
-        cell.spines[:].set(color=WRONG if wrong else "0.8", linewidth=2 if wrong else 0.8)
-        text = f"{answer}, not {labels[i]}" if wrong else str(answer)
-        cell.set_title(text, color=WRONG if wrong else "0.2", fontsize=10, pad=3)
-    figure.savefig(path)
+        cell.spines[:].set(color="#c8342b" if wrong else "0.8", linewidth=2 if wrong else 0.8)
+        title = f"{answers[i]}, not {labels[i]}" if wrong else str(answers[i])
+        cell.set_title(title, color="#c8342b" if wrong else "0.2", fontsize=10, pad=3)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.15)
     print(f"{path}: the loss, and the test digits that the model is least sure of")
 
 
@@ -301,13 +263,10 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
-        return int(text)
-
-    return whole_number
+def whole_number(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return int(text)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -315,12 +274,13 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    positive, several = partial(whole_number, least=1), partial(whole_number, least=2)
     add("--mode", choices=(*WAYS, "all"), default="compiled", help="default: compiled")
     add("--data", type=Path, metavar="FILE", help="MNIST as .npz, instead of the small digits")
-    add("--epochs", type=at_least(1), help="default: 30; 5 with --data; 1 with --mode all")
-    add("--batch-size", type=at_least(1), default=32, help="default: 32")
-    add("--seed", type=at_least(0), default=0, help="default: 0")
-    add("--limit", type=at_least(10), metavar="N", help="use the first N training images only")
+    add("--epochs", type=positive, metavar="N", help="default: 20; 5 with --data; 1 with all modes")
+    add("--batch-size", type=positive, default=32, metavar="N", help="default: 32")
+    add("--seed", type=whole_number, default=0, metavar="N", help="default: 0")
+    add("--limit", type=several, metavar="N", help="use the first N training images only")
     add("--plot", type=Path, default="mnist_mlp.png", metavar="FILE", help="default: mnist_mlp.png")
     add("--no-plot", dest="plot", action="store_const", const=None, help="draw no picture")
     return parser.parse_args()
@@ -328,27 +288,21 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_arguments()
+    # What is missing should be missed now, not after training.
+    for package, needed in (("sklearn", not options.data), ("matplotlib", options.plot)):
+        if needed and importlib.util.find_spec(package) is None:
+            fail(f'{package} is not installed: pip install "onnxtape[examples]"')
+    if options.plot and not options.plot.parent.is_dir():
+        fail(f"there is no folder {options.plot.parent} for the picture")
     data = load_data(options.data, options.limit)
-    if options.plot:  # whatever is wrong with it should show before training, not after
-        if importlib.util.find_spec("matplotlib") is None:
-            fail(f"matplotlib, which draws the picture, is not installed: {INSTALL}, or --no-plot")
-        if not options.plot.parent.is_dir():
-            fail(f"--plot: there is no folder {options.plot.parent}")
-    everything = options.mode == "all"
-    epochs = options.epochs or (1 if everything else 5 if options.data else 30)
-    make_model(data.train[0].shape[1]).summary()
-    print(
-        "images:",
-        ", ".join(f"{len(getattr(data, s)[0])} {s}" for s in ("train", "validation", "test")),
-    )
-    runs = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS if everything else [options.mode]:
-            runs[way] = train(way, data, epochs, options.batch_size, options.seed, Path(folder))
-    if everything:
+    make_model(data["train"][0].shape[1]).summary()
+    ways = list(WAYS) if options.mode == "all" else [options.mode]
+    epochs = options.epochs or (1 if len(ways) > 1 else 5 if options.data else 20)
+    runs = {way: train(way, data, epochs, options) for way in ways}
+    if len(ways) > 1:
         compare(runs)
     if options.plot:
-        draw(options.plot, runs, data)
+        draw(options.plot, runs[ways[-1]], data)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxtape import nest
 from onnxtape.compiler.dims import Shape
-from onnxtape.engine import ort_value
+from onnxtape.engine import NumberTensor, ort_value
 from onnxtape.runtime import values
 from onnxtape.signature import Identity, TensorSpec
 from onnxtape.tensor import Tensor, as_array
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Whether the number at a place of a structure is an input of the graph.
 IsInput = Callable[[Any, int], bool]
+
+_PLAIN = frozenset((np.ndarray, Tensor, float, int, bool, str, type(None)))
 
 
 class Arguments:
@@ -32,15 +34,17 @@ class Arguments:
     Attributes:
         leaves: all leaves, left to right.
         places: which of them are batch inputs.
+        promoted: which of those are Python numbers.
         key: equal for calls that one trace with exact shapes serves.
         structure: of everything but the leaves; None when no argument is nested.
+        has_symbolic: whether a tensor among them has no value.
     """
 
-    __slots__ = ("args", "key", "leaves", "places", "structure")
+    __slots__ = ("args", "has_symbolic", "key", "leaves", "places", "promoted", "structure")
 
     def __init__(self, args: tuple[Any, ...], number_is_input: IsInput) -> None:
         self.args = args
-        if any(isinstance(a, (dict, list, tuple)) for a in args):
+        if any(type(a) not in _PLAIN and isinstance(a, (Mapping, list, tuple)) for a in args):
             self.leaves = nest.flatten(args)
             self.structure = nest.structure(args)
         else:
@@ -52,6 +56,8 @@ class Arguments:
         """Compute `places` and `key` from the leaves."""
         descriptions: list[Any] = []
         self.places: list[int] = []
+        self.promoted: list[int] = []
+        self.has_symbolic = False
         for i, leaf in enumerate(self.leaves):
             kind = type(leaf)
             if kind is not np.ndarray and kind is not Tensor and kind is not TensorSpec:
@@ -59,7 +65,8 @@ class Arguments:
                     if not number_is_input(self.structure, i):
                         descriptions.append((kind, leaf))
                         continue
-                    leaf = self.leaves[i] = as_array(leaf)
+                    self.promoted.append(i)
+                    leaf = self.leaves[i] = np.asarray(leaf) if kind is float else as_array(leaf)
                 elif kind in (bool, str, type(None)):
                     descriptions.append((kind, leaf))
                     continue
@@ -69,7 +76,9 @@ class Arguments:
                     descriptions.append(Identity(leaf))
                     continue
                 else:
-                    leaf = self.leaves[i] = _array_of(leaf)
+                    leaf = self.leaves[i] = array_of(leaf)
+            elif kind is Tensor and leaf._symbolic is not None:
+                self.has_symbolic = True
             descriptions.append((leaf.dtype, leaf.shape))
             self.places.append(i)
         self.key = (self.structure, tuple(descriptions))
@@ -110,6 +119,19 @@ class Arguments:
             paths.extend(path for path, _ in nest.flatten_with_paths(value, name))
         return [paths[i] for i in self.places]
 
+    def check(self, parameters: Sequence[str]) -> None:
+        """Refuse arrays whose dtype no tensor has, such as text and objects.
+
+        Raises:
+            TypeError: names the argument.
+        """
+        for i, name in zip(self.places, self.names(parameters), strict=True):
+            if isinstance(self.leaves[i], np.ndarray):
+                try:
+                    as_array(self.leaves[i])
+                except TypeError as error:
+                    raise TypeError(f"argument '{name}': {error}") from None
+
     def ort_values(self) -> list[Any]:
         """The batch inputs as OrtValues, without copying."""
         leaves = self.leaves
@@ -119,7 +141,9 @@ class Arguments:
         """The arguments with these tensors in the batch inputs' places."""
         leaves = list(self.leaves)
         for i, tensor in zip(self.places, tensors, strict=True):
-            leaves[i] = tensor
+            # An int that needs 64 bits is a tensor of its own kind.
+            is_number = i in self.promoted and tensor.dtype != np.int64
+            leaves[i] = NumberTensor.of(tensor) if is_number else tensor
         return leaves if self.structure is None else nest.pack_like(self.args, leaves)
 
     def as_specs(self) -> tuple[Any, ...]:
@@ -127,7 +151,9 @@ class Arguments:
         specs: list[Any] = list(self.leaves)
         for i in self.places:
             leaf = specs[i]
-            if not isinstance(leaf, TensorSpec):
+            if i in self.promoted:
+                specs[i] = leaf.item()
+            elif not isinstance(leaf, TensorSpec):
                 specs[i] = TensorSpec(leaf.shape, leaf.dtype)
         rebuilt = specs if self.structure is None else nest.pack_like(self.args, specs)
         return tuple(rebuilt)
@@ -160,9 +186,11 @@ class Recent:
         return matched
 
 
-def _array_of(leaf: Any) -> np.ndarray[Any, Any]:
+def array_of(leaf: Any) -> np.ndarray[Any, Any]:
     """An array of another library, NumPy scalars included."""
-    return np.asarray(leaf) if hasattr(leaf, "__array__") else np.from_dlpack(leaf)
+    if hasattr(leaf, "__dlpack__") and not hasattr(leaf, "__array__"):
+        return np.from_dlpack(leaf)
+    return np.asarray(leaf)
 
 
 def _ort_value(leaf: Any) -> Any:

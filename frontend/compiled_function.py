@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from onnxtape import context, nest
-from onnxtape.arguments import Arguments, Recent
+from onnxtape.arguments import Arguments, Recent, array_of
 from onnxtape.compiler.dims import Shape
 from onnxtape.errors import (
     DimensionError,
@@ -23,15 +22,17 @@ from onnxtape.errors import (
     InputError,
     TracingError,
 )
+from onnxtape.runtime.batches import as_dtype
 from onnxtape.signature import (
     Family,
+    TensorSpec,
     generalize,
     mismatch,
     resolve_spec,
     unnamed,
     with_batch_dimension,
 )
-from onnxtape.tensor import Tensor, as_array
+from onnxtape.tensor import Tensor
 
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
@@ -69,7 +70,7 @@ def function(
     Args:
         f: the function. Arguments and results may be nested dicts, lists and tuples.
         input_signature: one `TensorSpec` (or nested structure of them) per parameter, deciding
-            shapes up front.
+            shapes up front. Parameters without one take no tensors.
         fallback: what to do when the function cannot be traced, because Python asks for a tensor's
             value: "eager" warns once and runs it eagerly from then on; "error" raises.
         providers: execution providers, by default the CPU.
@@ -96,6 +97,24 @@ class _CannotCompileError(Exception):
         self.line = line
 
 
+class BoundFunction:
+    """A compiled method of one instance."""
+
+    def __init__(self, bound: Function, instance: Any) -> None:
+        functools.update_wrapper(self, bound)
+        self._function = bound
+        self._instance = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+
 class Function:
     """A compiled function; see `ot.function`."""
 
@@ -116,6 +135,7 @@ class Function:
         self._fallback_reason: str | None = None
         self._signature = inspect.signature(python_function)
         self._parameters = list(self._signature.parameters)
+        self._specs = _named_specs(self._name, self._parameters, self._input_signature)
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._only_plain_parameters = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
         # Exact arguments -> trace; what the fast path looks up.
@@ -128,6 +148,8 @@ class Function:
         self._number_inputs: set[tuple[Any, int]] = set()
         self._number_constants: set[tuple[Any, int]] = set()
         self._last_traced: tuple[Any, ...] | None = None
+        self._has_compiled = False
+        self._lock = threading.RLock()
         self._methods: weakref.WeakKeyDictionary[Any, Function] = weakref.WeakKeyDictionary()
         # Whoever decorates is going to compile: load the compiler now, not in the first step.
         importlib.import_module("onnxtape.concrete")
@@ -137,7 +159,8 @@ class Function:
             return self
         bound = self._methods.get(instance)
         if bound is None:
-            # Holds the instance weakly: it is the key under which this is kept.
+            # Holds the instance weakly: it is the key under which this is kept. What is handed out
+            # holds it strongly, as Python's own bound methods do.
             reference, method = weakref.ref(instance), self.python_function
 
             @functools.wraps(method)
@@ -148,7 +171,7 @@ class Function:
             vars(call)["__signature__"] = self._signature.replace(parameters=parameters)
             bound = Function(call, self._input_signature, self._fallback, self._providers)
             self._methods[instance] = bound
-        return bound
+        return BoundFunction(bound, instance)
 
     @property
     def trace_count(self) -> int:
@@ -166,10 +189,13 @@ class Function:
     # Calling ------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        state = context.state
         if (
             self._fallback_reason is not None
             or _Switch.eagerly
-            or context.state.symbolic is not None
+            # Inside another trace the function becomes part of that; a tape has to see inside.
+            or state.symbolic is not None
+            or state.tapes
         ):
             return self.python_function(*args, **kwargs)
         recent = self._recent
@@ -178,10 +204,13 @@ class Function:
             if values is not None:
                 return recent.concrete.run(values)
         arguments = self._arguments(args, kwargs)
+        if arguments.has_symbolic:
+            return self.python_function(*args, **kwargs)
         concrete = self._exact.get(arguments.key)
         if concrete is None:
             try:
-                arguments, concrete = self._find(arguments)
+                with self._lock:
+                    arguments, concrete = self._find(arguments)
             except _CannotCompileError as reason:
                 self._fall_back(reason)
                 return self.python_function(*args, **kwargs)
@@ -234,6 +263,8 @@ class Function:
     # Finding or making a trace --------------------------------------------------------------------
 
     def _find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
+        if self._input_signature is not None:
+            return arguments, self._find_trace(arguments)
         changed = {
             (arguments.structure, place)
             for place, number in arguments.numbers
@@ -244,14 +275,18 @@ class Function:
             promoted = Arguments(arguments.args, self._number_is_input)
             try:
                 return promoted, self._find_trace(promoted)
-            except _CannotCompileError:
-                # Python needs the number itself (as a size, in an `if`): a trace for each value.
+            except Exception:
+                # Python needs the number itself (as a size, a key, in an `if`): a trace for each
+                # value. Whatever else was wrong is wrong with the number too.
                 self._number_inputs -= changed
+                concrete = self._find_trace(arguments)
                 self._number_constants |= changed
+                return arguments, concrete
         return arguments, self._find_trace(arguments)
 
     def _find_trace(self, arguments: Arguments) -> ConcreteFunction:
-        family = self._families.setdefault(arguments.family_key, Family())
+        arguments.check(self._parameters)
+        family = self._family(arguments)
         names = self._names(arguments)
         shapes: Any = arguments.shapes
         for concrete in reversed(family.concrete):
@@ -265,31 +300,45 @@ class Function:
         self._exact[arguments.key] = concrete
         return concrete
 
+    def _family(self, arguments: Arguments) -> Family:
+        key = arguments.family_key
+        family = self._families.get(key)
+        if family is None:
+            family = self._families[key] = Family()
+            if len(self._families) == _MANY_TRACES:
+                warnings.warn_explicit(
+                    f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
+                    "ranks and arguments that are not tensors; pass what changes from call to call "
+                    "as a tensor, and otherwise the same objects again",
+                    UserWarning,
+                    *context.user_place(),
+                )
+        return family
+
     def _trace_for(
         self, arguments: Arguments, family: Family, names: list[str]
     ) -> ConcreteFunction:
-        exact: Any = arguments.shapes
+        exact: Any = list(arguments.shapes)
+        wanted = exact
         if self._input_signature is not None:
-            declared = resolve_spec(names, nest.flatten(self._input_signature))
-            if mismatch(names, declared, exact) is None:
-                return self._trace(arguments, names, declared)
-            # Sizes that were taken to be equal are not: generalize from what was seen.
-        if family.concrete and not family.static_only:
+            wanted = resolve_spec(names, [spec for _, spec in self._specs])
+        # Where sizes that were taken to be equal are not, what was seen decides.
+        if family.concrete and (self._input_signature is None or mismatch(names, wanted, exact)):
+            wanted = generalize(names, family.observed)
+        if wanted != exact and not family.static_only:
             try:
-                return self._trace(arguments, names, generalize(names, family.observed))
-            except Exception as error:
-                if isinstance(error, _CannotCompileError) and not isinstance(
-                    error.cause, DimensionError
-                ):
-                    raise
-                # Python, or an operator, needs the sizes; without that the exact trace fails too.
+                return self._trace(arguments, names, wanted)
+            except Exception:
+                # Python, or an operator, needs the sizes; what else is wrong, is wrong here too.
+                concrete = self._trace(arguments, names, exact)
                 family.static_only = True
+                return concrete
         if len(family.concrete) == _MANY_TRACES:
-            warnings.warn(
+            warnings.warn_explicit(
                 f"'{self._name}' needs a trace for each shape of its arguments, because it uses "
                 "sizes as Python numbers; ops.shape(x) gives them as tensors",
                 UserWarning,
-                stacklevel=5,
+                *context.user_place(),
             )
         return self._trace(arguments, names, exact)
 
@@ -307,12 +356,12 @@ class Function:
         def call(tensors: Sequence[Tensor]) -> Any:
             return self._call_python(arguments.rebuild(tensors))
 
-        first = self._trace_count == 0
         self._trace_count += 1
         try:
-            return ConcreteFunction(
-                trace(self._name, specs, call, may_create=first), self._providers
-            )
+            traced = trace(self._name, specs, call, may_create=not self._has_compiled)
+            concrete = ConcreteFunction(traced, self._providers)
+            self._has_compiled = True
+            return concrete
         except TracingError as error:
             raise _CannotCompileError(error, error.file, error.line) from error
         except ExecutionError as error:
@@ -322,35 +371,38 @@ class Function:
             raise _CannotCompileError(error, code.co_filename, code.co_firstlineno) from error
 
     def _names(self, arguments: Arguments) -> list[str]:
-        names = arguments.names(self._parameters)
         if self._input_signature is not None:
-            specs = nest.flatten(self._input_signature)
-            names = [spec.name or name for spec, name in zip(specs, names, strict=True)]
-        return names
+            return [name for name, _ in self._specs]
+        return arguments.names(self._parameters)
 
     def _conform(self, arguments: Arguments) -> None:
         """Check the arguments against `input_signature`, converting NumPy and Python values."""
-        specs = nest.flatten(self._input_signature)
-        if len(specs) != len(arguments.leaves):
-            raise InputError(
-                f"{self._name}() takes {len(specs)} arguments by its input_signature, "
-                f"but was given {len(arguments.leaves)}"
-            )
-        for i, (leaf, spec) in enumerate(zip(arguments.leaves, specs, strict=True)):
-            if not isinstance(leaf, Tensor):
-                leaf = as_array(leaf)
-                if leaf.dtype != spec.dtype and np.can_cast(leaf.dtype, spec.dtype, "same_kind"):
-                    leaf = leaf.astype(spec.dtype)
-                arguments.leaves[i] = leaf
-        arguments.describe(self._number_is_input)
-        for name, leaf, spec in zip(self._names(arguments), arguments.leaves, specs, strict=True):
-            if leaf.dtype != spec.dtype:
+        declared = self._input_signature or ()
+        given = arguments.args[: len(declared)]
+        for name, value, spec in zip(self._parameters, given, declared, strict=False):
+            if nest.structure(value) != nest.structure(spec):
                 raise InputError(
-                    f"{self._name}(): '{name}' has dtype {leaf.dtype}, but input_signature "
-                    f"declares {spec.dtype}; convert it with .astype('{spec.dtype}') or ops.cast"
+                    f"{self._name}(): '{name}' is not nested as input_signature declares"
                 )
+        for i, (name, spec) in enumerate(self._specs):
+            leaf = arguments.leaves[i]
+            what = f"{self._name}(): '{name}'"
+            if isinstance(leaf, (Tensor, TensorSpec)):
+                if leaf.dtype != spec.dtype:
+                    raise InputError(
+                        f"{what} has dtype {leaf.dtype}, but input_signature declares "
+                        f"{spec.dtype}; convert it with ops.cast"
+                    )
+            else:
+                leaf = arguments.leaves[i] = as_dtype(array_of(leaf), spec.dtype, what)
             if problem := mismatch([name], [unnamed(spec.shape)], [leaf.shape]):
                 raise InputError(f"{self._name}(): {problem} by input_signature")
+        arguments.describe(self._number_is_input)
+        if len(arguments.places) > len(self._specs):
+            raise InputError(
+                f"{self._name}() takes {len(self._specs)} tensors by its input_signature, "
+                f"but was given {len(arguments.places)}"
+            )
 
     # What it was compiled to ----------------------------------------------------------------------
 
@@ -413,9 +465,7 @@ class Function:
     def _specified(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments that tell dtypes and shapes, given or remembered."""
         if args or kwargs or not self._parameters:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return Arguments(tuple(bound.arguments.values()), self._number_is_input)
+            return self._arguments(args, kwargs)
         known = self._input_signature or self._last_traced
         if known is None:
             raise ValueError(
@@ -439,3 +489,26 @@ class Function:
         from onnxtape.export import export_step
 
         return export_step(self.get_symbolic_function(*args, **kwargs), path, model)
+
+
+def _named_specs(
+    function_name: str, parameters: Sequence[str], signature: Sequence[Any] | None
+) -> list[tuple[str, TensorSpec]]:
+    """The signature's specs with the names that their inputs get."""
+    if signature is None:
+        return []
+    if len(signature) > len(parameters):
+        raise ValueError(
+            f"input_signature has {len(signature)} entries, "
+            f"but {function_name}() has {len(parameters)} parameters"
+        )
+    specs: list[tuple[str, TensorSpec]] = []
+    for parameter, tree in zip(parameters, signature, strict=False):
+        for path, spec in nest.flatten_with_paths(tree, parameter):
+            if not isinstance(spec, TensorSpec):
+                raise TypeError(
+                    f"input_signature declares '{path}' of {function_name}() by a "
+                    f"{type(spec).__name__}; use ot.TensorSpec"
+                )
+            specs.append((spec.name or path, spec))
+    return specs

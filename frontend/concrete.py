@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +43,11 @@ class ConcreteFunction:
         self.inputs: list[InputSpec] = traced.inputs
         self.output_names: list[str] = traced.output_names
         self.state: list[StateEntry] = traced.state
-        self._step = _compile(traced, providers)
+        # A function that computes nothing has no graph to open.
+        self._step = _compile(traced, providers) if traced.model.graph.outputs else None
         self._bound_at = -1
+        # Threads may call the same step; its bindings are one run's at a time.
+        self._lock = threading.Lock()
         self._single = not isinstance(traced.returned, (dict, list, tuple))
 
     @cached_property
@@ -59,7 +63,7 @@ class ConcreteFunction:
     @property
     def in_place_count(self) -> int:
         """How many state entries are updated in their own buffer."""
-        return self._step.in_place_count
+        return 0 if self._step is None else self._step.in_place_count
 
     def __call__(self, *args: Any) -> Any:
         """Run on the batch inputs, in order.
@@ -85,13 +89,17 @@ class ConcreteFunction:
 
     def run(self, values: Sequence[Any]) -> Any:
         """Run on OrtValues that fit; returns what the Python function returned, with tensors."""
-        if debugging.checking_numerics():
-            outputs = debugging.run_checked(self.traced, values)
-        else:
-            if self._bound_at != Changes.count:
-                self._step.rebind()
-                self._bound_at = Changes.count
-            outputs = self._step.run(values)
+        step = self._step
+        with self._lock:
+            if step is None:
+                outputs = []
+            elif debugging.checking_numerics():
+                outputs = debugging.run_checked(self.traced, values)
+            else:
+                if self._bound_at != Changes.count:
+                    step.rebind()
+                    self._bound_at = Changes.count
+                outputs = step.run(values)
         results = self.traced.results
         if self._single:
             index, constant = results[0]

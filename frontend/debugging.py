@@ -49,7 +49,7 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
         The results as OrtValues. State is assigned only when every value was finite.
 
     Raises:
-        NumericsError: an operator made a NaN or infinity.
+        NumericsError: an operator made a NaN or infinity, or one came in.
     """
     from onnxtape.compiler.autodiff import record_of
     from onnxtape.runtime import values
@@ -62,6 +62,12 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
     }
     state = [variable._tensor._ort for variable in traced.variables]
     known.update(zip(map(id, graph.inputs), [*inputs, *state], strict=True))
+    for i, value in enumerate(graph.inputs):
+        if not _is_finite(known[id(value)]):
+            what = "argument" if i < len(inputs) else "variable"
+            raise NumericsError(
+                f"{what} '{value.name}' held {_kind(known[id(value)])} before the step"
+            )
     for node in graph:
         operands = [None if x is None else known[id(x)] for x in node.inputs]
         record = record_of(node)
@@ -73,11 +79,10 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
                 shapes = ", ".join(
                     format_shape(tuple(x.shape())) for x in operands if x is not None
                 )
-                kind = "a NaN" if np.isnan(values.to_numpy(value)).any() else "an infinity"
                 raise NumericsError(
                     located(
-                        f"{node.op_type} made {kind} from finite inputs of shapes {shapes} in the "
-                        f"{place.phase} pass; the state is as it was before the step",
+                        f"{node.op_type} made {_kind(value)} from finite inputs of shapes "
+                        f"{shapes} in the {place.phase} pass; the state is as before the step",
                         place,
                     )
                 )
@@ -98,3 +103,9 @@ def _is_finite(value: Any) -> bool:
 
     array = values.to_numpy(value)
     return not is_floating(array.dtype) or bool(np.isfinite(array).all())
+
+
+def _kind(value: Any) -> str:
+    from onnxtape.runtime import values
+
+    return "a NaN" if np.isnan(values.to_numpy(value)).any() else "an infinity"

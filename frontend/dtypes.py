@@ -21,13 +21,19 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype in _FLOATS
 
 
-def result_type(dtypes: Sequence[np.dtype[Any]], numbers: Sequence[float] = ()) -> np.dtype[Any]:
+def _is_fractional(number: Any) -> bool:
+    """Whether this is a float, or the input that brings one."""
+    return isinstance(number, float) or (hasattr(number, "dtype") and is_float(number.dtype))
+
+
+def result_type(dtypes: Sequence[np.dtype[Any]], numbers: Sequence[Any] = ()) -> np.dtype[Any]:
     """The dtype in which operands meet.
 
     Args:
         dtypes: of the tensor operands.
         numbers: the Python numbers among the operands. They carry no precision: an int takes any
-            numeric dtype, a float any floating-point one and float32 beside integers.
+            numeric dtype, a float any floating-point one and float32 beside integers. So do those
+            that are inputs of a compiled step.
 
     float16 and bfloat16 meet in float32; integers give way to any float.
     """
@@ -37,7 +43,7 @@ def result_type(dtypes: Sequence[np.dtype[Any]], numbers: Sequence[float] = ()) 
             return floats[0]
         widest = max(floats, key=_FLOATS.index)
         return widest if _FLOATS.index(widest) >= 2 else FLOAT32
-    if any(isinstance(n, float) for n in numbers):
+    if any(map(_is_fractional, numbers)):
         return FLOAT32
     if not dtypes:
         return np.dtype(bool) if all(isinstance(n, bool) for n in numbers) else np.dtype(np.int32)

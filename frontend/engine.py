@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxtape import context
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
-from onnxtape.compiler.dtypes import DType
+from onnxtape.compiler.dtypes import DType, is_floating
 from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
 from onnxtape.errors import (
     DtypeError,
@@ -44,6 +44,8 @@ def executor() -> Any:
 def ort_value(tensor: Tensor) -> Any:
     """The tensor's OrtValue, made from its NumPy array on first use."""
     if tensor._ort is None:
+        if tensor._symbolic is not None:
+            tensor._no_value("a compiled function was called with it")
         from onnxtape.runtime import values
 
         assert tensor._array is not None
@@ -163,7 +165,9 @@ class TensorBuilder(Builder[Tensor]):
             tensor = _constants[key] = Tensor(data)
         return tensor
 
-    def scalar(self, number: float, dtype: DType) -> Tensor:
+    def scalar(self, number: Any, dtype: DType) -> Tensor:
+        if isinstance(number, NumberTensor):
+            return convert_to_tensor(number, dtype)
         if _state.symbolic is not None:
             return _state.symbolic.constant(np.asarray(number, dtype=dtype))
         tensor = _scalars.get((number, dtype))
@@ -218,8 +222,32 @@ def convert_to_tensor(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
     """
     tensor = x if type(x) is Tensor else _as_tensor(x, dtype)
     if dtype is not None and tensor.dtype != np.dtype(dtype):
-        return B.cast(tensor, np.dtype(dtype))
+        exact = tensor.exact if isinstance(tensor, NumberTensor) else tensor
+        return B.cast(exact, np.dtype(dtype))
     return tensor
+
+
+class NumberTensor(Tensor):
+    """A Python number that is an input of a compiled step.
+
+    Like the number itself it takes the dtype of what it meets; by itself it is float32 or int32.
+
+    Attributes:
+        exact: the input, in the dtype that holds what Python's number holds.
+    """
+
+    __slots__ = ("exact",)
+
+    exact: Tensor
+
+    @classmethod
+    def of(cls, exact: Tensor) -> NumberTensor:
+        """The number that a float64 or int32 input brings."""
+        default = B.cast(exact, np.dtype(np.float32)) if is_floating(exact.dtype) else exact
+        assert default._symbolic is not None
+        number = cls._from_symbol(default._symbol, default._symbolic)
+        number.exact = exact
+        return number
 
 
 def _as_tensor(x: Any, dtype: npt.DTypeLike | None) -> Tensor:

@@ -105,7 +105,8 @@ class GradientTape:
 
         Args:
             target: a floating-point tensor, or a nested structure of them, whose sum is meant.
-            sources: tensors and variables in any nested structure.
+            sources: watched tensors and variables, and tensors computed from such, in any nested
+                structure.
             output_gradients: cotangents in `target`'s structure; ones by default.
             unconnected_gradients: what a source gets that no differentiable path leads to:
                 "none" (None) or "zero" (zeros of its shape).
@@ -117,6 +118,7 @@ class GradientTape:
             GradientError: an operator on the way has no gradient.
             RuntimeError: a second call on a tape that is not persistent.
             TypeError: a source that is neither a tensor nor a variable.
+            ShapeError, ValueError: output gradients that do not fit the targets.
         """
         if unconnected_gradients not in ("none", "zero"):
             raise ValueError(
@@ -152,15 +154,25 @@ class GradientTape:
         targets = [convert_to_tensor(t) for t in nest.flatten(target)]
         seeds = None
         if output_gradients is not None:
+            given = nest.flatten(output_gradients)
+            if len(given) != len(targets):
+                raise ValueError(
+                    f"{len(given)} output gradients were given for {len(targets)} targets; "
+                    "give one for each, None for ones"
+                )
             seeds = [
                 None if g is None else convert_to_tensor(g, t.dtype)
-                for g, t in zip(nest.flatten(output_gradients), targets, strict=True)
+                for g, t in zip(given, targets, strict=True)
             ]
         # A variable stands for all its readings, which an assignment between them keeps apart.
         tensors: list[Tensor] = []
         spans: list[range] = []
         for source in sources:
-            places = self._reads.get(source, []) if isinstance(source, Variable) else [source]
+            if isinstance(source, Variable):
+                places = self._reads.get(source, [])
+            else:
+                # What was not watched was recorded in part, by way of what it met.
+                places = [source] if id(source) in self._tracked else []
             spans.append(range(len(tensors), len(tensors) + len(places)))
             tensors.extend(places)
         found = autodiff.backward(B, self._records, targets, tensors, seeds)
@@ -190,6 +202,9 @@ class GradientTape:
         for output in outputs:
             if is_floating(output.dtype):
                 tracked[id(output)] = output
+
+    def _tracks(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._tracked
 
     def _read(self, variable: Variable, tensor: Tensor) -> None:
         if id(tensor) in self._tracked or not is_floating(variable.dtype):

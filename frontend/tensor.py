@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class Tensor(Operators):
         self._variable = None
 
     @classmethod
-    def _from_ort(cls, ort: Any) -> Tensor:
+    def _from_ort(cls, ort: Any) -> Self:
         tensor = object.__new__(cls)
         tensor._array = None
         tensor._ort = ort
@@ -63,7 +63,7 @@ class Tensor(Operators):
         return tensor
 
     @classmethod
-    def _from_symbol(cls, symbol: Any, symbolic: SymbolicContext) -> Tensor:
+    def _from_symbol(cls, symbol: Any, symbolic: SymbolicContext) -> Self:
         tensor = cls._from_ort(None)
         tensor._symbol = symbol
         tensor._symbolic = symbolic
@@ -250,6 +250,19 @@ class SymbolicDim(Operators):
 
     def __index__(self) -> int:
         self._no_size()
+
+    # Comparing asks for the number, as an `if` is what it is for.
+    def __lt__(self, other: Any) -> NoReturn:
+        self._no_size()
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+    def __mul__(self, other: Any) -> Tensor:
+        if isinstance(other, (list, tuple, str)):
+            self._no_size()  # repetition
+        return super().__mul__(other)
+
+    __rmul__ = __mul__
 
     def __int__(self) -> int:
         self._no_size()

@@ -21,9 +21,9 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
-from onnxtape.engine import OPSET, executor
+from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import TracingError, VariableError
-from onnxtape.tensor import Tensor
+from onnxtape.tensor import SymbolicDim, Tensor
 from onnxtape.variable import Variable
 
 #: What every ONNX Runtime since 1.18 loads; onnx's own default is newer.
@@ -180,7 +180,10 @@ def trace(
     try:
         with context.entered(step):
             returned = call(tensors)
-            leaves = [x.value if isinstance(x, Variable) else x for x in nest.flatten(returned)]
+            leaves = [
+                convert_to_tensor(x) if isinstance(x, (Variable, SymbolicDim)) else x
+                for x in nest.flatten(returned)
+            ]
     finally:
         state.tapes, state.layers = tapes, layers
     return _finish(step, specs, returned, leaves)

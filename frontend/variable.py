@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any, Literal
 
@@ -28,6 +29,11 @@ class Changes:
     """
 
     count = 0
+    _numbers = itertools.count(1)
+
+    @classmethod
+    def note(cls) -> None:
+        cls.count = next(cls._numbers)
 
 
 class Variable(Operators):
@@ -95,8 +101,9 @@ class Variable(Operators):
     @property
     def value(self) -> Tensor:
         """The current value, a snapshot: later assignments do not change it."""
-        Changes.count += 1
         tensor = self._tensor if _state.symbolic is None else _state.symbolic.read(self)
+        # After the reference was taken: a step in another thread sees either both or none.
+        Changes.note()
         for tape in _state.tapes:
             tape._read(self, tensor)
         return tensor
@@ -111,7 +118,7 @@ class Variable(Operators):
         return np.array(values.to_numpy(self._tensor._ort))
 
     def assign(self, value: Any) -> Variable:
-        """Set the value.
+        """Set the value. Gradients do not flow through: a tape sees the next reading as a new one.
 
         Raises:
             VariableError: another shape.
@@ -119,18 +126,23 @@ class Variable(Operators):
         """
         tensor = convert_to_tensor(value, self._dtype)
         self._check_shape(tensor)
+        recorded = any(tape._tracks(tensor) for tape in _state.tapes)
         if _state.symbolic is not None:
+            if recorded:
+                tensor = Tensor._from_symbol(tensor._symbol, _state.symbolic)
             _state.symbolic.assign(self, tensor)
         elif tensor._symbolic is not None:
             raise TracingError(
                 f"variable '{self.path}' was assigned a symbolic tensor outside the trace",
                 "Assign it inside the traced function",
             )
-        elif tensor._ort is not None and tensor._array is None and tensor._variable is None:
+        elif not recorded and (
+            tensor._ort is not None and tensor._array is None and tensor._variable is None
+        ):
             # Computed by an operation. Whoever else holds this tensor shows in its references.
             tensor._variable = self
             self._tensor = tensor
-            Changes.count += 1
+            Changes.note()
         else:
             from onnxtape.runtime import values
 
@@ -168,7 +180,7 @@ class Variable(Operators):
         """Take over an OrtValue that nobody else holds."""
         self._tensor = Tensor._from_ort(ort)
         self._tensor._variable = self
-        Changes.count += 1
+        Changes.note()
 
     def _is_exclusive(self) -> bool:
         """Whether nobody else (a tape, a tensor, a NumPy view) holds the current value."""

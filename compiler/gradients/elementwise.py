@@ -136,31 +136,30 @@ def max_min(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("Clip", broadcasts=True)
 def clip(b: B, n: N, g: Any) -> list[Any]:
-    """On a bound the gradient goes to x, as torch.clamp does; beyond it, to the bound."""
+    """On a bound the gradient goes to x, beyond it to the bound, as torch.clamp does.
+
+    Where the bounds cross, every result is `high`; where they are equal, `low` gets nothing.
+    """
     x, low, high = n.required(0), n.input(1), n.input(2)
-    dtype = b.dtype(x)
-    below = b.op("Less", x, low) if low is not None else None
-    above = b.op("Greater", x, high) if high is not None else None
-    if low is not None and high is not None:
-        # Where the bounds cross, every result is `high`; where they are equal, `low` gets nothing.
-        above = b.op("Or", above, b.op("Less", high, low))
-        below = b.op("And", below, b.op("Less", low, high))
+    below = None if low is None else b.op("Less", x, low)
+    above = None if high is None else b.op("Greater", x, high)
 
     def where(condition: Any) -> Any:
-        return b.op("Mul", g, b.cast(condition, dtype))
+        return b.op("Mul", g, b.cast(condition, b.dtype(x)))
 
     def dx() -> Any:
         outside = [c for c in (below, above) if c is not None]
         if not outside:
             return g
-        condition = outside[0] if len(outside) == 1 else b.op("Or", *outside)
-        return where(b.op("Not", condition))
+        return where(b.op("Not", outside[0] if len(outside) == 1 else b.op("Or", *outside)))
 
-    return [
-        dx,
-        None if below is None else (lambda: where(below)),
-        None if above is None else (lambda: where(above)),
-    ]
+    def dlow() -> Any:
+        return where(below if high is None else b.op("And", below, b.op("Less", low, high)))
+
+    def dhigh() -> Any:
+        return where(above if low is None else b.op("Or", above, b.op("Less", high, low)))
+
+    return [dx, dlow, dhigh]
 
 
 @gradient("Where", broadcasts=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def _count(b: B, n: N) -> Any:
     x, out = n.required(0), n.outputs[0]
     x_shape, out_shape = b.shape(x), b.shape(out)
     if is_static(x_shape) and is_static(out_shape):
-        return float(np.prod(x_shape, dtype=np.float64) / max(np.prod(out_shape), 1))
+        return math.prod(x_shape) / max(math.prod(out_shape), 1)
     # Divided as integers: the size of a whole float16 tensor may be beyond float16's range.
     count = b.op("Div", b.op("Size", x), b.op("Max", b.op("Size", out), 1))
     return b.cast(count, b.dtype(x))

@@ -59,7 +59,7 @@ def split(b: B, n: N, *grads: Any) -> list[Any]:
 
 @gradient("Slice")
 def slice_(b: B, n: N, g: Any) -> list[Any]:
-    """Padded back where the steps are 1 and the place is known, else put back element by element."""
+    """Padded back where steps are 1 and places known, else put back element by element."""
     x = n.required(0)
     rank = b.known_rank(x, "Slice's gradient")
     starts, axes, steps = (

@@ -16,6 +16,17 @@ import onnx_ir as ir
 from onnxtape.compiler.errors import VerificationError
 from onnxtape.compiler.verify import verify as verify_model
 
+#: Operators that give something else each time they run (Dropout when it trains).
+RANDOM = (
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
+
 
 class GraphPass:
     """Base of all passes.
@@ -35,6 +46,11 @@ class GraphPass:
     def run(self, model: ir.Model) -> bool:
         """Rewrite `model` in place; return whether anything changed."""
         raise NotImplementedError
+
+
+def applies(node: ir.Node, *op_types: str) -> bool:
+    """Whether `node` applies one of these operators of the default domain."""
+    return node.op_type in op_types and node.domain in ("", "ai.onnx")
 
 
 def run_passes(model: ir.Model, passes: Sequence[GraphPass], *, verify: bool = False) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.passes import GraphPass, applies
 
 _FLOAT32 = np.dtype(np.float32)
 #: Above this the product reads no faster than the reduction.
@@ -42,7 +42,7 @@ class ColumnSumsAsProducts(GraphPass):
 
 def _summed_rows(builder: GraphBuilder, node: ir.Node) -> int | None:
     """The number of rows that `node` sums, if it is a sum of the kind to replace."""
-    if node.op_type != "ReduceSum" or len(node.inputs) < 2:
+    if not applies(node, "ReduceSum") or len(node.inputs) < 2:
         return None
     x, axes = node.inputs[0], node.inputs[1]
     if x is None or axes is None or x.dtype != ir.DataType.FLOAT:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,24 +12,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxtape.compiler.autodiff import record_of
+from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.passes import RANDOM, GraphPass, applies
 
 Array = npt.NDArray[Any]
 #: (op_type, inputs, attributes, number of outputs) -> outputs
 Evaluator = Callable[[str, Sequence[Array | None], dict[str, Any], int], Sequence[Array]]
 
-_CONTROL_FLOW = frozenset(("If", "Loop", "Scan"))
-_RANDOM = frozenset(
-    [
-        "RandomNormal",
-        "RandomUniform",
-        "RandomNormalLike",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-    ]
-)
+_CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 class FoldConstants(GraphPass):
@@ -42,20 +35,21 @@ class FoldConstants(GraphPass):
     """
 
     def __init__(self, evaluate: Evaluator | None = None, size_limit: int = 1024) -> None:
-        self._evaluate = evaluate or evaluate_by_reference
+        self._evaluate = evaluate
         self._size_limit = size_limit
 
     def run(self, model: ir.Model) -> bool:
         graph = model.graph
         opset = model.opset_imports.get("", 21)
         builder = GraphBuilder(graph, opset=opset)
+        evaluate = self._evaluate or functools.partial(evaluate_by_reference, opset=opset)
         changed = False
         for node in list(graph):
-            if node.op_type in _CONTROL_FLOW or node.op_type in _RANDOM:
+            if node.domain not in ("", "ai.onnx") or applies(node, *_CONTROL_FLOW, *RANDOM):
                 continue
             if any(output.is_graph_output() for output in node.outputs):
                 continue
-            values = self._values(builder, node)
+            values = self._values(builder, node, evaluate)
             if values is None:
                 continue
             for output, value in zip(node.outputs, values, strict=True):
@@ -64,29 +58,45 @@ class FoldConstants(GraphPass):
             changed = True
         return changed
 
-    def _values(self, builder: GraphBuilder, node: ir.Node) -> list[Array] | None:
+    def _values(
+        self, builder: GraphBuilder, node: ir.Node, evaluate: Evaluator
+    ) -> list[Array] | None:
         known = [builder.constant_value(output) for output in node.outputs]
         if all(value is not None for value in known):
             return [value for value in known if value is not None]
         inputs = [None if x is None else builder.constant_value(x) for x in node.inputs]
         if any(x is not None and v is None for x, v in zip(node.inputs, inputs, strict=True)):
             return None
+        # What is made out of little where it is used costs no storage.
+        limit = max(self._size_limit, sum(np.size(x) for x in inputs if x is not None))
         if node.op_type == "ConstantOfShape" and inputs[0] is not None:
-            # Made where it is used, it costs no storage.
-            if np.prod(inputs[0], dtype=np.float64) > 1:
+            limit = 1
+            if np.prod(inputs[0], dtype=np.float64) > limit:
                 return None
-        record = record_of(node)
-        values = self._evaluate(node.op_type, inputs, dict(record.attributes), len(node.outputs))
-        size = sum(np.size(v) for v in values)
-        if size > self._size_limit and size > sum(np.size(x) for x in inputs if x is not None):
+        shapes = [builder.shape(output) for output in node.outputs]
+        if sum(math.prod(s) for s in shapes if is_static(s)) > limit:
+            return None
+        try:
+            values = evaluate(
+                node.op_type, inputs, dict(record_of(node).attributes), len(node.outputs)
+            )
+        except Exception:
+            # Whatever is wrong with it, the runtime reports it when the step runs the node.
+            return None
+        if sum(np.size(v) for v in values) > limit:
             return None
         return [np.asarray(v) for v in values]
 
 
 def evaluate_by_reference(
-    op_type: str, inputs: Sequence[Array | None], attributes: dict[str, Any], outputs: int
+    op_type: str,
+    inputs: Sequence[Array | None],
+    attributes: dict[str, Any],
+    outputs: int,
+    *,
+    opset: int = 21,
 ) -> Sequence[Array]:
-    """Run one operator of opset 21 in `onnx.reference`."""
+    """Run one operator in `onnx.reference`."""
     import onnx
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -109,6 +119,6 @@ def evaluate_by_reference(
     graph = helper.make_graph(
         [node], "fold", infos, [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)]
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     feeds = {f"x{i}": x for i, x in enumerate(inputs) if x is not None}
     return [np.asarray(y) for y in ReferenceEvaluator(model).run(None, feeds)]

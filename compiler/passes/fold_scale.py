@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.passes import GraphPass, applies
 
 
 class FoldScale(GraphPass):
@@ -20,7 +20,7 @@ class FoldScale(GraphPass):
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         changed = False
         for node in list(model.graph):
-            if node.op_type != "Mul" or node.outputs[0].is_graph_output():
+            if not applies(node, "Mul") or node.outputs[0].is_graph_output():
                 continue
             for product, factor in (node.inputs, node.inputs[::-1]):
                 scale = _number(builder, factor)
@@ -47,7 +47,7 @@ def _number(builder: GraphBuilder, value: ir.Value | None) -> float | None:
 def _lonely_gemm(value: ir.Value | None) -> ir.Node | None:
     """The Gemm without C whose result is used once and is not an output."""
     node = None if value is None else value.producer()
-    if value is None or node is None or node.op_type != "Gemm":
+    if value is None or node is None or not applies(node, "Gemm"):
         return None
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     return None if has_bias or value.is_graph_output() or len(value.uses()) != 1 else node

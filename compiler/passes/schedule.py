@@ -10,9 +10,12 @@ ExecutionOrder.PRIORITY_BASED).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
+
+from onnxtape.compiler.dims import same_shape
+from onnxtape.compiler.inference import shape_of
 
 #: Operators whose result may be a view of their first input's memory: readers of it are readers of
 #: that memory.
@@ -75,7 +78,7 @@ def schedule_updates(model: ir.Model, state: Mapping[str, str]) -> frozenset[str
     writers: dict[str, int] = {}
     for source, target in state.items():
         producer = outputs[target].producer() if target in outputs else None
-        if producer is None or source not in inputs:
+        if producer is None or source not in inputs or inputs[source].is_graph_output():
             continue
         reading, views = _readers(inputs[source], owner)
         writer = index[id(producer)]
@@ -113,9 +116,16 @@ def _writes_elementwise(node: ir.Node, source: ir.Value, views: set[int]) -> boo
     """Whether `node` may overwrite `source`, which it reads, element by element."""
     if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
         return False
+    output = node.outputs[0]
+    # With more than two operands these write the first result before they read the third.
+    if node.op_type in ("Max", "Min") and len(node.inputs) > 2:
+        return False
+    shapes = shape_of(source), shape_of(output)
+    if None not in shapes and not same_shape(*shapes):
+        return False
     # Only the operand itself lines up with what is written; a view of it may be broadcast.
     aliases = [x for x in node.inputs if id(x) in views]
-    return all(x is source for x in aliases) and source.dtype == node.outputs[0].dtype
+    return all(x is source for x in aliases) and source.dtype == output.dtype
 
 
 def _inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
@@ -130,39 +140,44 @@ def _order(
     """Topological, by the given order; a writer waits for its readers while others can run."""
     successors: list[list[int]] = [[] for _ in nodes]
     missing = [0] * len(nodes)
+    # Per node, as the bits of a number: the writers that it depends on.
+    bits = {writer: 1 << k for k, writer in enumerate(readers)}
+    after = [0] * len(nodes)
     for i, node in enumerate(nodes):
         sources = {index[id(p)] for p in _producers(node) if id(p) in index}
         missing[i] = len(sources)
         for source in sources:
             successors[source].append(i)
-    waits = {writer: len(reading) for writer, reading in readers.items()}
+            after[i] |= after[source] | bits.get(source, 0)
+
+    # To wait for a reader of the old value that needs the new one too would be in vain.
+    waits = {
+        writer: set(reading)
+        for writer, reading in readers.items()
+        if not any(after[reader] & bits[writer] for reader in reading)
+    }
     blocks: dict[int, list[int]] = {}
-    for writer, reading in readers.items():
+    for writer, reading in waits.items():
         for reader in reading:
             blocks.setdefault(reader, []).append(writer)
 
     ready = [i for i, count in enumerate(missing) if count == 0]
     heapq.heapify(ready)
     held: set[int] = set()
-    held_order: list[int] = []
     order: list[int] = []
     while ready or held:
         if ready:
             i = heapq.heappop(ready)
-            if waits.get(i, 0) > 0:
+            if waits.get(i):
                 held.add(i)
-                heapq.heappush(held_order, i)
                 continue
         else:
-            # Nothing else can run: this one cannot be written in place.
-            i = heapq.heappop(held_order)
-            if i not in held:
-                continue
+            i = _in_a_circle(held, waits, after, bits)
             held.discard(i)
         order.append(i)
         for writer in blocks.get(i, ()):
-            waits[writer] -= 1
-            if waits[writer] == 0 and writer in held:
+            waits[writer].discard(i)
+            if not waits[writer] and writer in held:
                 held.discard(writer)
                 heapq.heappush(ready, writer)
         for successor in successors[i]:
@@ -170,6 +185,27 @@ def _order(
             if missing[successor] == 0:
                 heapq.heappush(ready, successor)
     return order
+
+
+def _in_a_circle(
+    held: set[int],
+    waits: Mapping[int, set[int]],
+    after: Sequence[int],
+    bits: Mapping[int, int],
+) -> int:
+    """One of the writers that wait for each other: it cannot write in place, the others may."""
+    by_bit = {bits[writer]: writer for writer in held}
+    everyone = sum(by_bit)
+    writer = min(held)
+    seen: set[int] = set()
+    while writer not in seen:
+        seen.add(writer)
+        for reader in waits[writer]:
+            blockers = (after[reader] | bits.get(reader, 0)) & everyone
+            if blockers:
+                writer = by_bit[blockers & -blockers]
+                break
+    return writer
 
 
 def _producers(node: ir.Node) -> Iterator[ir.Node]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxtape.compiler.dims import same_shape
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.passes import GraphPass, applies
 
 
 class Simplify(GraphPass):
@@ -22,6 +22,8 @@ class Simplify(GraphPass):
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         changed = False
         for node in list(model.graph):
+            if node.domain not in ("", "ai.onnx"):
+                continue
             if any(output.is_graph_output() for output in node.outputs):
                 continue
             same = _equal_input(builder, node)
@@ -51,7 +53,7 @@ def _equal_input(b: GraphBuilder, node: ir.Node) -> ir.Value | None:
         return None
     if op == "Neg":
         inner = x.producer()
-        return inner.inputs[0] if inner is not None and inner.op_type == "Neg" else None
+        return inner.inputs[0] if inner is not None and applies(inner, "Neg") else None
     if op == "Cast":
         return x if x.dtype == out.dtype else None
     if op in ("Reshape", "Expand"):
@@ -68,7 +70,7 @@ def _untransposed(node: ir.Node, x: ir.Value) -> ir.Value | None:
     if list(perm) == sorted(perm):
         return x
     inner = x.producer()
-    if inner is None or inner.op_type != "Transpose" or "perm" not in inner.attributes:
+    if inner is None or not applies(inner, "Transpose") or "perm" not in inner.attributes:
         return None
     first: Any = inner.attributes["perm"].value
     both = np.asarray(first)[np.asarray(perm)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, cast
 
 from onnxtape import nest
 from onnxtape.layers.layer import Layer
@@ -23,9 +23,9 @@ class Model(Layer):
         outputs: what is computed from them.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model and (args or "inputs" in kwargs):
-            return super().__new__(Functional)
+            return cast("Self", super().__new__(Functional))
         return super().__new__(cls)
 
     def summary(self, print_fn: Callable[[str], None] | None = None) -> None:

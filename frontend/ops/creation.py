@@ -1,4 +1,4 @@
-"""New tensors."""
+"""New tensors, and other views of given ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.ops.axes import normalized
+from onnxtape.ops.promotion import INT64, operands, widened
 from onnxtape.tensor import Tensor
 
 __all__ = [
     "arange",
+    "cast",
+    "convert_to_tensor",
     "eye",
     "full",
     "full_like",
@@ -20,42 +24,66 @@ __all__ = [
     "one_hot",
     "ones",
     "ones_like",
-    "shape_tensor",
+    "stop_gradient",
     "zeros",
     "zeros_like",
 ]
 
 
+def cast(x: Any, dtype: npt.DTypeLike) -> Tensor:
+    """x with another element type; a float becomes an int by truncation."""
+    return convert_to_tensor(x, dtype)
+
+
+def stop_gradient(x: Any) -> Tensor:
+    """x, through which no gradient flows."""
+    t = convert_to_tensor(x)
+    # Another object: a tape knows tensors by identity, so it has never seen this one.
+    if t._symbolic is not None:
+        passed = Tensor._from_symbol(t._symbol, t._symbolic)
+    elif t._ort is not None:
+        passed = Tensor._from_ort(t._ort)
+        # Holds what it aliases, so that no step writes into it.
+        passed._history = t
+    else:
+        passed = Tensor(t.numpy())
+    return passed
+
+
 def shape_tensor(shape: Any) -> Tensor:
     """A shape, whose entries may be tensors, as an int64 vector."""
     if isinstance(shape, Tensor):
-        return convert_to_tensor(shape, np.int64)
-    dims = [shape] if isinstance(shape, int) else list(shape)
-    if all(isinstance(d, (int, np.integer)) for d in dims):
+        return convert_to_tensor(shape, INT64)
+    dims = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
+    if static_shape(dims) is not None:
         return B.constant(np.asarray(dims, dtype=np.int64))
-    parts = [B.op("Reshape", convert_to_tensor(d, np.int64), [1]) for d in dims]
+    parts = [B.op("Reshape", convert_to_tensor(d, INT64), [1]) for d in dims]
     return parts[0] if len(parts) == 1 else B.op("Concat", *parts, axis=0)
 
 
-def full(shape: Any, fill_value: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+def static_shape(shape: Any) -> tuple[int, ...] | None:
+    """A shape of numbers; None where an entry, or the whole, is a tensor."""
+    if isinstance(shape, (int, np.integer)):
+        return (int(shape),)
+    if isinstance(shape, Sequence) and all(isinstance(d, (int, np.integer)) for d in shape):
+        return tuple(map(int, shape))
+    return None
+
+
+def full(shape: Any, fill_value: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
     """A tensor of `shape` (entries may be scalar tensors), every element `fill_value`."""
     value = convert_to_tensor(fill_value, dtype)
-    static = isinstance(shape, int) or (
-        isinstance(shape, Sequence) and all(isinstance(d, int) for d in shape)
-    )
-    if static and shape in ((), []):
-        return value
-    return B.op("Expand", value, shape_tensor(shape))
+    return value if static_shape(shape) == () else B.op("Expand", value, shape_tensor(shape))
 
 
 def zeros(shape: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
     """Zeros."""
-    return full(shape, 0.0, dtype)
+    return full(shape, 0, dtype)
 
 
 def ones(shape: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
     """Ones."""
-    return full(shape, 1.0, dtype)
+    return full(shape, 1, dtype)
 
 
 def full_like(x: Any, fill_value: float, dtype: npt.DTypeLike | None = None) -> Tensor:
@@ -66,23 +94,33 @@ def full_like(x: Any, fill_value: float, dtype: npt.DTypeLike | None = None) -> 
 
 def zeros_like(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Zeros in x's shape."""
-    return full_like(x, 0.0, dtype)
+    return full_like(x, 0, dtype)
 
 
 def ones_like(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Ones in x's shape."""
-    return full_like(x, 1.0, dtype)
+    return full_like(x, 1, dtype)
 
 
 def arange(
     start: Any, stop: Any = None, step: Any = 1, dtype: npt.DTypeLike | None = None
 ) -> Tensor:
-    """Numbers from start (0 if only one bound is given) up to, not including, stop."""
+    """Numbers from start (0 if only one bound is given) up to, not including, stop.
+
+    By default they have the dtype in which the bounds and the step meet.
+    """
     if stop is None:
         start, stop = 0, start
-    if dtype is None:
-        dtype = "float32" if any(isinstance(v, float) for v in (start, stop, step)) else "int32"
-    return B.op("Range", *(convert_to_tensor(v, dtype) for v in (start, stop, step)))
+    bounds = (start, stop, step)
+    if any(isinstance(v, float) for v in bounds) and all(
+        isinstance(v, (int, float)) for v in bounds
+    ):
+        # Counted in double precision, as NumPy does: in float32, 0.3 / 0.1 is more than 3.
+        return B.constant(np.arange(*bounds).astype(dtype or "float32"))
+    tensors = operands(*bounds)
+    given = tensors[0].dtype if dtype is None else np.dtype(dtype)
+    # Range has kernels for few dtypes.
+    return B.cast(B.op("Range", *map(widened, tensors)), given)
 
 
 def linspace(start: float, stop: float, num: int = 50, dtype: npt.DTypeLike = "float32") -> Tensor:
@@ -90,16 +128,24 @@ def linspace(start: float, stop: float, num: int = 50, dtype: npt.DTypeLike = "f
     return B.constant(np.linspace(start, stop, num).astype(dtype))
 
 
-def eye(n: int, m: int | None = None, k: int = 0, dtype: npt.DTypeLike = "float32") -> Tensor:
-    """An (n, m) matrix with ones on diagonal k."""
-    return B.constant(np.eye(n, m, k).astype(dtype))
+def eye(N: int, M: int | None = None, k: int = 0, dtype: npt.DTypeLike = "float32") -> Tensor:
+    """An (N, M) matrix with ones on diagonal k."""
+    return B.constant(np.eye(N, M, k).astype(dtype))
+
+
+#: The dtypes that OneHot has kernels for.
+_ONE_HOT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), INT64)
 
 
 def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "float32") -> Tensor:
     """One-hot vectors along a new axis; an index out of range gives zeros."""
-    indices = convert_to_tensor(x, np.int64)
-    values = B.constant(np.asarray([0, 1], dtype=dtype))
+    indices = convert_to_tensor(x, INT64)
+    rank = B.known_rank(indices, "one_hot")
+    axis = normalized(axis, rank + 1, "one_hot")
     # ONNX counts negative indices from the end; here, as in Keras, they have no class.
-    no_class = B.scalar(num_classes, np.dtype(np.int64))
+    no_class = B.scalar(num_classes, INT64)
     indices = B.op("Where", B.op("Less", indices, 0), no_class, indices)
-    return B.op("OneHot", indices, B.scalar(num_classes, np.dtype(np.int64)), values, axis=axis)
+    wanted = np.dtype(dtype)
+    made = wanted if wanted in _ONE_HOT_DTYPES else INT64
+    hot = B.op("OneHot", indices, no_class, np.asarray([0, 1], dtype=made), axis=axis)
+    return B.cast(hot, wanted)

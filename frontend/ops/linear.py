@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from onnxtape import context
+from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.errors import located
 from onnxtape.engine import B
-from onnxtape.ops.arithmetic import multiply, operands
-from onnxtape.ops.shapes import normalized, reshape, shape, transpose
+from onnxtape.errors import DtypeError
+from onnxtape.ops.arithmetic import multiply
+from onnxtape.ops.axes import normalized_axes, refused
+from onnxtape.ops.creation import static_shape
+from onnxtape.ops.promotion import BOOL, INT32, operands, widened
+from onnxtape.ops.shapes import reshape, shape, transpose
 from onnxtape.tensor import Tensor
 
 __all__ = ["dot", "einsum", "matmul", "outer", "tensordot"]
 
 
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """MatMul, whose kernels take no small integers; those of int8 are summed in int32."""
+    result = B.op("MatMul", widened(x), widened(y))
+    return B.cast(result, INT32 if x.dtype == np.int8 else x.dtype)
+
+
 def matmul(x1: Any, x2: Any) -> Tensor:
     """NumPy's matmul: leading dimensions broadcast, vectors are promoted."""
-    return B.op("MatMul", *operands(x1, x2))
+    return _product(*operands(x1, x2))
 
 
 def dot(x1: Any, x2: Any) -> Tensor:
@@ -24,7 +39,7 @@ def dot(x1: Any, x2: Any) -> Tensor:
     if rank_x == 0 or rank_y == 0:
         return multiply(x, y)
     if rank_y <= 2:
-        return B.op("MatMul", x, y)
+        return _product(x, y)
     return tensordot(x, y, ([rank_x - 1], [rank_y - 2]))
 
 
@@ -38,22 +53,42 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
     x, y = operands(x1, x2)
     rank_x, rank_y = B.known_rank(x, "tensordot"), B.known_rank(y, "tensordot")
     if isinstance(axes, int):
-        axes = (list(range(rank_x - axes, rank_x)), list(range(axes)))
-    over_x, over_y = ([a] if isinstance(a, int) else list(a) for a in axes)
-    over_x = [normalized(a, rank_x) for a in over_x]
-    over_y = [normalized(a, rank_y) for a in over_y]
+        if axes > min(rank_x, rank_y):
+            raise refused(f"tensordot: tensors of rank {rank_x} and {rank_y} have no {axes} pairs")
+        axes = (range(rank_x - axes, rank_x), range(axes))
+    over_x = normalized_axes(axes[0], rank_x, "tensordot")
+    over_y = normalized_axes(axes[1], rank_y, "tensordot")
+    pairs = zip(over_x, over_y, strict=False)
+    sizes = [(B.dim(x, a), B.dim(y, b)) for a, b in pairs]
+    if len(over_x) != len(over_y) or any(
+        a != b for a, b in sizes if isinstance(a, int) and isinstance(b, int)
+    ):
+        raise refused(
+            f"tensordot: axes {tuple(over_x)} of {format_shape(B.shape(x))} and {tuple(over_y)} "
+            f"of {format_shape(B.shape(y))} do not pair up"
+        )
     free_x = [a for a in range(rank_x) if a not in over_x]
     free_y = [a for a in range(rank_y) if a not in over_y]
     dims_x, dims_y = shape(x), shape(y)
-    size: Any = 1
+    rows, columns = [dims_x[a] for a in free_x], [dims_y[a] for a in free_y]
+    summed: Any = 1
     for a in over_y:
-        size = dims_y[a] * size
-    left = reshape(transpose(x, [*free_x, *over_x]), (-1, size))
-    right = reshape(transpose(y, [*over_y, *free_y]), (size, -1))
-    out = [*(dims_x[a] for a in free_x), *(dims_y[a] for a in free_y)]
-    return reshape(B.op("MatMul", left, right), out)
+        summed = dims_y[a] * summed
+    left = reshape(transpose(x, [*free_x, *over_x]), (_count(rows), summed))
+    right = reshape(transpose(y, [*over_y, *free_y]), (summed, _count(columns)))
+    return reshape(_product(left, right), [*rows, *columns])
+
+
+def _count(dims: list[Any]) -> int:
+    """The product of the dimensions; -1, for Reshape to find out, where it is not known."""
+    known = static_shape(dims)
+    return -1 if known is None else int(np.prod(known, dtype=np.int64))
 
 
 def einsum(subscripts: str, *xs: Any) -> Tensor:
-    """Einstein summation."""
-    return B.op("Einsum", *operands(*xs), equation=subscripts)
+    """Einstein summation, as numpy.einsum with subscripts."""
+    tensors = operands(*xs)
+    if tensors[0].dtype == BOOL:
+        raise DtypeError(located("einsum takes numbers, not booleans", context.provenance()))
+    result = B.op("Einsum", *map(widened, tensors), equation=subscripts)
+    return B.cast(result, tensors[0].dtype)

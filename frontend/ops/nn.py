@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from onnxtape.compiler.dims import Shape, format_shape
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.arithmetic import operands
-from onnxtape.ops.shapes import normalized
+from onnxtape.ops.axes import normalized, refused
+from onnxtape.ops.promotion import INT64, operands
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -35,8 +34,6 @@ __all__ = [
     "sparse_categorical_crossentropy",
     "swish",
 ]
-
-_INT64 = np.dtype(np.int64)
 
 
 def _float(x: Any) -> Tensor:
@@ -128,12 +125,15 @@ def mish(x: Any) -> Tensor:
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis."""
-    return B.op("Softmax", _float(x), axis=axis)
+    t = _float(x)
+    return B.op("Softmax", t, axis=normalized(axis, B.known_rank(t, "softmax"), "softmax"))
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """log(softmax(x)) along an axis."""
-    return B.op("LogSoftmax", _float(x), axis=axis)
+    t = _float(x)
+    axis = normalized(axis, B.known_rank(t, "log_softmax"), "log_softmax")
+    return B.op("LogSoftmax", t, axis=axis)
 
 
 # Keras clips probabilities to this distance from 0 and 1 before it takes their logarithm.
@@ -151,19 +151,26 @@ def sparse_categorical_crossentropy(
 
     Returns:
         Losses of shape (...).
+
+    Raises:
+        ShapeError: there is not one target per output.
     """
-    out = _float(output)
-    rank = B.known_rank(out, "sparse_categorical_crossentropy")
-    axis = normalized(axis, rank)
-    labels = convert_to_tensor(target, _INT64)
-    if B.known_rank(labels, "sparse_categorical_crossentropy") == rank:
+    what = "sparse_categorical_crossentropy"
+    out, labels = _float(output), convert_to_tensor(target, INT64)
+    rank = B.known_rank(out, what)
+    axis = normalized(axis, rank, what)
+    shape = B.shape(labels)
+    has_axis = B.known_rank(labels, what) == rank
+    if has_axis and (B.dim(labels, axis) == 1 or not isinstance(B.dim(labels, axis), int)):
         labels = B.op("Squeeze", labels, [axis])
-    if from_logits:
-        log_probabilities = B.op("LogSoftmax", out, axis=axis)
-    else:
-        total = B.op("ReduceSum", out, [axis], keepdims=1)
-        log_probabilities = _clipped_log(B.op("Div", out, total))
-    picked = B.op("GatherElements", log_probabilities, B.op("Unsqueeze", labels, [axis]), axis=axis)
+    samples = [d for a, d in enumerate(B.shape(out) or ()) if a != axis]
+    if not _may_equal(B.shape(labels), tuple(samples)):
+        raise refused(
+            f"{what} takes integer targets of shape {format_shape(samples)} for outputs of shape "
+            f"{format_shape(B.shape(out))}, not {format_shape(shape)}"
+        )
+    places = B.op("Unsqueeze", labels, [axis])
+    picked = B.op("GatherElements", _log_probabilities(out, from_logits, axis), places, axis=axis)
     return B.op("Neg", B.op("Squeeze", picked, [axis]))
 
 
@@ -175,14 +182,15 @@ def categorical_crossentropy(
     Args:
         target: probabilities of shape (..., classes).
         output: logits or probabilities of the same shape.
+
+    Raises:
+        ShapeError: the shapes differ.
     """
+    what = "categorical_crossentropy"
     wanted, out = operands(target, output, floating=True)
-    if from_logits:
-        log_probabilities = B.op("LogSoftmax", out, axis=axis)
-    else:
-        total = B.op("ReduceSum", out, [axis], keepdims=1)
-        log_probabilities = _clipped_log(B.op("Div", out, total))
-    product = B.op("Mul", wanted, log_probabilities)
+    _require_same_shape(wanted, out, what)
+    axis = normalized(axis, B.known_rank(out, what), what)
+    product = B.op("Mul", wanted, _log_probabilities(out, from_logits, axis))
     return B.op("Neg", B.op("ReduceSum", product, [axis], keepdims=0))
 
 
@@ -190,8 +198,12 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> 
     """-(t * log(p) + (1 - t) * log(1 - p)), elementwise.
 
     From logits: max(z, 0) - z * t + log(1 + exp(-|z|)), which never overflows.
+
+    Raises:
+        ShapeError: the shapes differ.
     """
     t, out = operands(target, output, floating=True)
+    _require_same_shape(t, out, "binary_crossentropy")
     if from_logits:
         tail = B.op("Softplus", B.op("Neg", B.op("Abs", out)))
         return B.op("Add", B.op("Sub", B.op("Relu", out), B.op("Mul", out, t)), tail)
@@ -201,5 +213,25 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> 
     return B.op("Neg", B.op("Add", hit, miss))
 
 
-def _clipped_log(p: Tensor) -> Tensor:
-    return B.op("Log", B.op("Clip", p, _EPSILON, 1.0 - _EPSILON))
+def _log_probabilities(out: Tensor, from_logits: bool, axis: int) -> Tensor:
+    if from_logits:
+        return B.op("LogSoftmax", out, axis=axis)
+    total = B.op("ReduceSum", out, [axis], keepdims=1)
+    return B.op("Log", B.op("Clip", B.op("Div", out, total), _EPSILON, 1.0 - _EPSILON))
+
+
+def _require_same_shape(target: Tensor, output: Tensor, what: str) -> None:
+    if not _may_equal(B.shape(target), B.shape(output)):
+        raise refused(
+            f"{what} takes targets and outputs of one shape, not "
+            f"{format_shape(B.shape(target))} and {format_shape(B.shape(output))}"
+        )
+
+
+def _may_equal(a: Shape | None, b: Shape | None) -> bool:
+    """Whether nothing that is known now keeps the shapes from being equal."""
+    if a is None or b is None:
+        return True
+    return len(a) == len(b) and all(
+        x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(a, b, strict=True)
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.arithmetic import multiply, operands, sqrt, square, subtract
+from onnxtape.ops.arithmetic import absolute, multiply, square, subtract
+from onnxtape.ops.axes import Axis, normalized, normalized_axes, refused
+from onnxtape.ops.elementary import sqrt
+from onnxtape.ops.promotion import BOOL, INT32, INT64, UINT32, operands, widened
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -32,23 +34,29 @@ __all__ = [
     "var",
 ]
 
-Axis = int | Sequence[int] | None
-_INT32 = np.dtype(np.int32)
-
 
 def _reduce(op_type: str, t: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    axes = None if axis is None else [axis] if isinstance(axis, int) else list(axis)
-    if axes == []:
-        return t
+    axes = None
+    if axis is not None:
+        what = op_type.removeprefix("Reduce").lower()
+        axes = normalized_axes(axis, B.known_rank(t, what), what)
+        if not axes:
+            return t
     return B.op(op_type, t, axes, keepdims=int(keepdims))
+
+
+def _accumulated(op_type: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
+    """A sum or product; of small integers, in int32 or uint32."""
+    t = convert_to_tensor(x)
+    result = _reduce(op_type, widened(t), axis, keepdims)
+    if t.dtype.kind == "u" and t.dtype.itemsize <= 4:
+        return B.cast(result, UINT32)
+    return result
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over the axes, by default all. Booleans count as int32."""
-    t = convert_to_tensor(x)
-    if t.dtype == np.bool_:
-        t = B.cast(t, _INT32)
-    return _reduce("ReduceSum", t, axis, keepdims)
+    return _accumulated("ReduceSum", x, axis, keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -57,26 +65,41 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def average(x: Any, axis: Axis = None, weights: Any = None) -> Tensor:
-    """The weighted mean."""
+    """The weighted mean.
+
+    Args:
+        weights: of x's shape; or of the one axis that is averaged.
+    """
     if weights is None:
         return mean(x, axis)
     t, w = operands(x, weights, floating=True)
-    return B.op("Div", sum(multiply(t, w), axis), sum(w, axis))
+    rank = B.known_rank(t, "average")
+    if B.known_rank(w, "average") == 1 < rank:
+        axes = normalized_axes(axis, rank, "average")
+        if len(axes) != 1:
+            raise refused("average: weights of rank 1 need the one axis that they belong to")
+        w = B.op("Unsqueeze", w, [a for a in range(rank) if a != axes[0]])
+    return B.op("Div", sum(multiply(t, w), axis), sum(B.expand_like(w, t), axis))
 
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The product over the axes."""
-    return _reduce("ReduceProd", convert_to_tensor(x), axis, keepdims)
+    """The product over the axes. Booleans count as int32."""
+    return _accumulated("ReduceProd", x, axis, keepdims)
+
+
+def _extreme(op_type: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
+    t = convert_to_tensor(x)
+    return B.cast(_reduce(op_type, widened(t), axis, keepdims), t.dtype)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over the axes; ties share the gradient."""
-    return _reduce("ReduceMax", convert_to_tensor(x), axis, keepdims)
+    return _extreme("ReduceMax", x, axis, keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over the axes; ties share the gradient."""
-    return _reduce("ReduceMin", convert_to_tensor(x), axis, keepdims)
+    return _extreme("ReduceMin", x, axis, keepdims)
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -96,23 +119,38 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The 2-norm over the axes (all by default), or the 1-norm with ord=1."""
+    """The norm of vectors along an axis, or (ord None or "fro") of all elements over several.
+
+    Args:
+        ord: of a vector: 2 (the default), 1, or plus or minus infinity.
+        axis: by default all.
+
+    Raises:
+        ValueError: another `ord`; matrix norms other than Frobenius's are not here.
+    """
     (t,) = operands(x, floating=True)
-    if ord not in (None, 1, 2, "fro", "euclidean"):
-        raise ValueError(f"norm: ord is None, 1, 2 or 'euclidean', not {ord!r}")
-    return _reduce("ReduceL1" if ord == 1 else "ReduceL2", t, axis, keepdims)
+    axes = normalized_axes(axis, B.known_rank(t, "norm"), "norm")
+    if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
+        return _reduce("ReduceL2", t, axes, keepdims)
+    if len(axes) != 1 or ord not in (1, np.inf, -np.inf):
+        raise ValueError(
+            f"norm: no norm over {len(axes)} axes with ord={ord!r}; over one axis, ord is None, "
+            "1, 2, inf or -inf, over two, None or 'fro'"
+        )
+    if ord == 1:
+        return _reduce("ReduceL1", t, axes, keepdims)
+    return (max if ord > 0 else min)(absolute(t), axes, keepdims)
 
 
 def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Whether all elements hold."""
-    bits = B.cast(convert_to_tensor(x, bool), _INT32)
-    return B.cast(_reduce("ReduceMin", bits, axis, keepdims), np.dtype(bool))
+    """Whether all elements hold; of no elements, True."""
+    fails = B.op("Not", convert_to_tensor(x, bool))
+    return B.op("Not", B.cast(sum(fails, axis, keepdims), BOOL))
 
 
 def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Whether one element holds."""
-    bits = B.cast(convert_to_tensor(x, bool), _INT32)
-    return B.cast(_reduce("ReduceMax", bits, axis, keepdims), np.dtype(bool))
+    """Whether one element holds; of no elements, False."""
+    return B.cast(sum(convert_to_tensor(x, bool), axis, keepdims), BOOL)
 
 
 def count_nonzero(x: Any, axis: Axis = None) -> Tensor:
@@ -121,12 +159,15 @@ def count_nonzero(x: Any, axis: Axis = None) -> Tensor:
 
 
 def _arg(op_type: str, x: Any, axis: int | None, keepdims: bool, dtype: npt.DTypeLike) -> Tensor:
-    t = convert_to_tensor(x)
-    if t.dtype == np.bool_:
-        t = B.cast(t, _INT32)
-    if axis is None:
-        t, axis = B.op("Reshape", t, [-1]), 0
-    return B.cast(B.op(op_type, t, axis=axis, keepdims=int(keepdims)), np.dtype(dtype))
+    t = widened(convert_to_tensor(x))
+    rank = B.known_rank(t, "argmax")
+    if axis is None or rank == 0:
+        flat = B.op(op_type, B.op("Reshape", t, [-1]), axis=0, keepdims=0)
+        found = B.op("Reshape", flat, [1] * rank) if keepdims and rank else flat
+    else:
+        axis = normalized(axis, rank, op_type.lower())
+        found = B.op(op_type, t, axis=axis, keepdims=int(keepdims))
+    return B.cast(found, np.dtype(dtype))
 
 
 def argmax(
@@ -145,17 +186,21 @@ def argmin(
 
 def top_k(x: Any, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest elements along the last axis and their indices (int32)."""
-    values, indices = B.op_multi(
-        "TopK", convert_to_tensor(x), [k], outputs=2, axis=-1, sorted=int(sorted)
-    )
-    return values, B.cast(indices, _INT32)
+    t = convert_to_tensor(x)
+    dim = B.dim(t, normalized(-1, B.known_rank(t, "top_k"), "top_k"))
+    if k < 0 or (isinstance(dim, int) and k > dim):
+        raise refused(f"top_k: the last axis has size {dim}, so there are no {k} largest")
+    values, indices = B.op_multi("TopK", widened(t), [k], outputs=2, axis=-1, sorted=int(sorted))
+    return B.cast(values, t.dtype), B.cast(indices, INT32)
 
 
 def cumsum(x: Any, axis: int | None = None) -> Tensor:
-    """Partial sums along an axis, by default of the flat tensor."""
+    """Partial sums along an axis, by default of the flat tensor. Booleans count as int32."""
     t = convert_to_tensor(x)
-    if t.dtype == np.bool_:
-        t = B.cast(t, _INT32)
+    wide = widened(t)
     if axis is None:
-        t, axis = B.op("Reshape", t, [-1]), 0
-    return B.op("CumSum", t, B.scalar(axis, np.dtype(np.int64)))
+        wide, axis = B.op("Reshape", wide, [-1]), 0
+    else:
+        axis = normalized(axis, B.known_rank(t, "cumsum"), "cumsum")
+    sums = B.op("CumSum", wide, B.scalar(axis, INT64))
+    return sums if t.dtype == BOOL else B.cast(sums, t.dtype)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxtape.compiler.dims import is_static
+from onnxtape.compiler.dims import broadcast_shapes, format_shape, is_static
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.arithmetic import operands
-from onnxtape.ops.creation import shape_tensor
+from onnxtape.ops.axes import Axis, normalized, normalized_axes, refused
+from onnxtape.ops.creation import shape_tensor, static_shape
+from onnxtape.ops.promotion import operands
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -37,16 +39,10 @@ __all__ = [
 ]
 
 
-def normalized(axis: int, rank: int) -> int:
-    """A non-negative axis; ValueError when it is out of range."""
-    if not -rank <= axis < rank:
-        raise ValueError(f"axis {axis} is out of range for a tensor of rank {rank}")
-    return axis % rank
-
-
 def shape(x: Any) -> tuple[Any, ...]:
     """The shape: ints, and int64 scalar tensors for what is known only at run time."""
     t = convert_to_tensor(x)
+    B.known_rank(t, "shape")
     dims = B.shape(t)
     if is_static(dims):
         return dims
@@ -58,7 +54,7 @@ def shape(x: Any) -> tuple[Any, ...]:
 
 def ndim(x: Any) -> int:
     """The number of dimensions."""
-    return len(convert_to_tensor(x).shape)
+    return B.known_rank(convert_to_tensor(x), "ndim")
 
 
 def size(x: Any) -> Any:
@@ -72,10 +68,7 @@ def size(x: Any) -> Any:
 
 def reshape(x: Any, newshape: Any) -> Tensor:
     """The same elements in another shape; one entry may be -1, entries may be scalar tensors."""
-    t = convert_to_tensor(x)
-    if isinstance(newshape, int):
-        newshape = (newshape,)
-    return B.op("Reshape", t, shape_tensor(newshape), allowzero=1)
+    return B.op("Reshape", convert_to_tensor(x), shape_tensor(newshape), allowzero=1)
 
 
 def ravel(x: Any) -> Tensor:
@@ -86,22 +79,25 @@ def ravel(x: Any) -> Tensor:
 def flatten(x: Any) -> Tensor:
     """(batch, ...) to (batch, everything else)."""
     t = convert_to_tensor(x)
-    dims = B.shape(t)
-    if dims is not None and is_static(dims[1:]):
-        rest = int(np.prod(dims[1:], dtype=np.int64))
-        if not isinstance(dims[0], int):
-            return B.op("Reshape", t, [-1, rest])
-        return B.op("Reshape", t, [dims[0], rest], allowzero=1)
-    return B.op("Flatten", t, axis=1)
+    if B.known_rank(t, "flatten") == 0:
+        raise refused("flatten needs a batch dimension, which a 0-d tensor does not have")
+    batch, *others = B.shape(t) or ()
+    rest = static_shape(others)
+    if rest is None or 0 in rest:
+        return B.op("Flatten", t, axis=1)
+    count = int(np.prod(rest, dtype=np.int64))
+    if isinstance(batch, int):
+        return B.op("Reshape", t, [batch, count], allowzero=1)
+    return B.op("Reshape", t, [-1, count])
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order, by default reversed."""
     t = convert_to_tensor(x)
     rank = B.known_rank(t, "transpose")
-    order = list(range(rank))[::-1] if axes is None else [normalized(a, rank) for a in axes]
-    if sorted(order) != list(range(rank)):
-        raise ValueError(f"axes {axes} are not an order of the {rank} axes")
+    order = normalized_axes(axes, rank, "transpose") if axes is not None else [*range(rank)][::-1]
+    if len(order) != rank:
+        raise refused(f"transpose: {tuple(order)} does not name all {rank} axes")
     return B.op("Transpose", t, perm=order) if rank > 1 else t
 
 
@@ -110,7 +106,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     t = convert_to_tensor(x)
     rank = B.known_rank(t, "swapaxes")
     order = list(range(rank))
-    a, b = normalized(axis1, rank), normalized(axis2, rank)
+    a, b = normalized(axis1, rank, "swapaxes"), normalized(axis2, rank, "swapaxes")
     order[a], order[b] = order[b], order[a]
     return transpose(t, order)
 
@@ -119,10 +115,10 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     """Axes moved to other places, the others in order."""
     t = convert_to_tensor(x)
     rank = B.known_rank(t, "moveaxis")
-    sources = [source] if isinstance(source, int) else list(source)
-    targets = [destination] if isinstance(destination, int) else list(destination)
-    sources = [normalized(a, rank) for a in sources]
-    targets = [normalized(a, rank) for a in targets]
+    sources = normalized_axes(source, rank, "moveaxis")
+    targets = normalized_axes(destination, rank, "moveaxis")
+    if len(sources) != len(targets):
+        raise refused(f"moveaxis: {len(sources)} axes cannot move to {len(targets)} places")
     order = [a for a in range(rank) if a not in sources]
     for target, axis in sorted(zip(targets, sources, strict=True)):
         order.insert(target, axis)
@@ -130,57 +126,73 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
 
 
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
-    """New axes of size 1."""
-    return B.op("Unsqueeze", convert_to_tensor(x), [axis] if isinstance(axis, int) else list(axis))
+    """New axes of size 1, at these places of the result."""
+    t = convert_to_tensor(x)
+    count = len(axis) if isinstance(axis, Sequence) else 1
+    rank = B.known_rank(t, "expand_dims") + count
+    return B.op("Unsqueeze", t, normalized_axes(axis, rank, "expand_dims"))
 
 
-def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+def squeeze(x: Any, axis: Axis = None) -> Tensor:
     """Without these axes of size 1, or without all such axes."""
     t = convert_to_tensor(x)
     if axis is None:
         return B.op("Squeeze", t)
-    return B.op("Squeeze", t, [axis] if isinstance(axis, int) else list(axis))
+    axes = normalized_axes(axis, B.known_rank(t, "squeeze"), "squeeze")
+    for a in axes:
+        if B.dim(t, a) != 1 and isinstance(B.dim(t, a), int):
+            raise refused(f"squeeze: axis {a} of {format_shape(B.shape(t))} is not of size 1")
+    return B.op("Squeeze", t, axes)
 
 
 def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors joined along an existing axis."""
+    if not len(xs):
+        raise refused("concatenate needs at least one tensor")
     tensors = operands(*xs)
+    axis = normalized(axis, B.known_rank(tensors[0], "concatenate"), "concatenate")
     return tensors[0] if len(tensors) == 1 else B.op("Concat", *tensors, axis=axis)
 
 
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
-    tensors = [B.op("Unsqueeze", t, [axis]) for t in operands(*xs)]
-    return tensors[0] if len(tensors) == 1 else B.op("Concat", *tensors, axis=axis)
+    if not len(xs):
+        raise refused("stack needs at least one tensor")
+    return concatenate([expand_dims(t, axis) for t in operands(*xs)], axis)
 
 
 def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """Equal parts (an int), or the parts between these indices, as numpy.split."""
+    """Equal parts (an int), or the parts between these ascending indices, as numpy.split."""
     t = convert_to_tensor(x)
-    axis = normalized(axis, B.known_rank(t, "split"))
+    axis = normalized(axis, B.known_rank(t, "split"), "split")
     dim = B.dim(t, axis)
     if isinstance(indices_or_sections, int):
         count = indices_or_sections
-        if isinstance(dim, int) and dim % count:
-            raise ValueError(f"axis {axis} of size {dim} cannot be split into {count} equal parts")
+        if count < 1 or (isinstance(dim, int) and dim % count):
+            raise refused(f"split: axis {axis} of size {dim} has no {count} equal parts")
         if count == 1:
             return [t]
         return list(B.op_multi("Split", t, outputs=count, axis=axis, num_outputs=count))
     if not isinstance(dim, int):
-        raise ValueError("splitting at indices needs an axis whose size is known")
-    bounds = [0, *indices_or_sections, dim]
-    sizes = [high - low for low, high in zip(bounds, bounds[1:], strict=False)]
+        raise refused("split at indices needs an axis whose size is known")
+    bounds = [0, *(slice(None, i).indices(dim)[1] for i in indices_or_sections), dim]
+    sizes = [high - low for low, high in itertools.pairwise(bounds)]
+    if min(sizes) < 0:
+        raise refused(f"split: the indices {tuple(indices_or_sections)} do not ascend")
     return list(B.op_multi("Split", t, sizes, outputs=len(sizes), axis=axis))
 
 
 def unstack(x: Any, num: int | None = None, axis: int = 0) -> list[Tensor]:
     """The slices along an axis, without it."""
     t = convert_to_tensor(x)
-    axis = normalized(axis, B.known_rank(t, "unstack"))
-    count = num if num is not None else B.dim(t, axis)
+    axis = normalized(axis, B.known_rank(t, "unstack"), "unstack")
+    dim = B.dim(t, axis)
+    count = dim if num is None else num
     if not isinstance(count, int):
-        raise ValueError("unstack needs `num` where the axis's size is not known")
-    return [B.op("Squeeze", part, [axis]) for part in split(t, count, axis)]
+        raise refused("unstack needs `num` where the size of the axis is not known")
+    if isinstance(dim, int) and dim != count:
+        raise refused(f"unstack: axis {axis} has size {dim}, not {count}")
+    return [B.op("Squeeze", part, [axis]) for part in split(t, count, axis)] if count else []
 
 
 def tile(x: Any, repeats: int | Sequence[int]) -> Tensor:
@@ -194,11 +206,23 @@ def tile(x: Any, repeats: int | Sequence[int]) -> Tensor:
     return B.op("Tile", t, counts)
 
 
-def repeat(x: Any, repeats: int, axis: int | None = None) -> Tensor:
-    """Each element repeated `repeats` times along an axis (the flattened tensor by default)."""
+def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
+    """Each element repeated along an axis (the flattened tensor by default).
+
+    Args:
+        repeats: how often; or one number per element of the axis, whose size is then known.
+    """
     t = ravel(x) if axis is None else convert_to_tensor(x)
     rank = B.known_rank(t, "repeat")
-    axis = normalized(0 if axis is None else axis, rank)
+    axis = normalized(0 if axis is None else axis, rank, "repeat")
+    if not isinstance(repeats, (int, np.integer)):
+        places = np.repeat(np.arange(len(repeats)), repeats)
+        if B.dim(t, axis) != len(repeats):
+            raise refused(
+                f"repeat: {len(repeats)} repeats do not fit axis {axis} of "
+                f"{format_shape(B.shape(t))}"
+            )
+        return B.op("Gather", t, places, axis=axis)
     copies = [1] * (rank + 1)
     copies[axis + 1] = repeats
     tiled = B.op("Tile", B.op("Unsqueeze", t, [axis + 1]), copies)
@@ -209,15 +233,27 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> Tensor:
 
 def broadcast_to(x: Any, shape: Any) -> Tensor:
     """The tensor broadcast to a shape."""
-    return B.op("Expand", convert_to_tensor(x), shape_tensor(shape))
+    t = convert_to_tensor(x)
+    wanted, given = static_shape(shape), B.shape(t)
+    if wanted is not None and given is not None:
+        # ONNX's Expand broadcasts both ways; the result must be of the shape asked for.
+        try:
+            fits = broadcast_shapes(given, wanted) == wanted
+        except ValueError:
+            fits = False
+        if not fits:
+            raise refused(
+                f"broadcast_to: {format_shape(given)} does not broadcast to {format_shape(wanted)}"
+            )
+    return B.op("Expand", t, shape_tensor(shape))
 
 
-def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+def flip(x: Any, axis: Axis = None) -> Tensor:
     """Reversed along the axes, by default all."""
     t = convert_to_tensor(x)
-    rank = B.known_rank(t, "flip")
-    axes = range(rank) if axis is None else [axis] if isinstance(axis, int) else axis
-    axes = [normalized(a, rank) for a in axes]
+    axes = normalized_axes(axis, B.known_rank(t, "flip"), "flip")
+    if not axes:
+        return t
     count = len(axes)
     first, last = [-1] * count, [np.iinfo(np.int64).min] * count
     return B.op("Slice", t, first, last, axes, [-1] * count)
@@ -235,10 +271,18 @@ def pad(
     """
     t = convert_to_tensor(x)
     rank = B.known_rank(t, "pad")
-    widths = np.broadcast_to(np.asarray(pad_width, dtype=np.int64), (rank, 2))
     if mode not in ("constant", "reflect", "edge"):
         raise ValueError(f"pad: mode is 'constant', 'reflect' or 'edge', not {mode!r}")
     if constant_values is not None and mode != "constant":
         raise ValueError("pad: constant_values goes with mode='constant' only")
+    given = np.asarray(pad_width, dtype=np.int64)
+    try:
+        widths = np.broadcast_to(given, (rank, 2))
+    except ValueError:
+        raise refused(
+            f"pad: pad_width of shape {given.shape} does not give a pair for each of {rank} axes"
+        ) from None
+    if (given < 0).any():
+        raise ValueError(f"pad: no width may be negative, as in {pad_width}")
     fill = None if constant_values is None else B.scalar(constant_values, t.dtype)
     return B.op("Pad", t, [int(w) for w in widths.T.reshape(-1)], fill, mode=mode)

@@ -1,4 +1,4 @@
-"""Building, running and checking graphs without a runtime: ONNX's reference evaluator is the oracle."""
+"""Building, running and checking graphs; ONNX's reference evaluator is the oracle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
+
 from onnxtape.compiler import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from tests.compiler.reference_ops import CORRECTED

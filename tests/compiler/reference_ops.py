@@ -67,7 +67,7 @@ class GatherElements(OpRun):  # type: ignore[misc]
 
 
 class ReduceLogSumExp(OpRun):  # type: ignore[misc]
-    """The original fails on scalars."""
+    """The original fails on scalars and gives NaN for an infinity."""
 
     def _run(
         self, x: Any, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
@@ -78,6 +78,7 @@ class ReduceLogSumExp(OpRun):  # type: ignore[misc]
             axes = range(x.ndim)
         over = tuple(int(a) for a in axes)
         largest = np.max(x, axis=over, keepdims=True)
+        largest = np.where(np.isfinite(largest), largest, 0)
         total = largest + np.log(np.sum(np.exp(x - largest), axis=over, keepdims=True))
         return (np.asarray(total if keepdims else np.squeeze(total, over)),)
 

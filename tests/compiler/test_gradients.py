@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from onnxtape.compiler import GraphBuilder, differentiable_operators, differentiate
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.verify import verify
 from tests.compiler.cases import CASES, Case
 from tests.compiler.graphs import (
-    FLOAT64,
     Array,
     Evaluator,
     check_shapes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tests.compiler.cases.case import Case
 from tests.compiler.graphs import spread
 

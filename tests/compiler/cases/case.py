@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from onnxtape.compiler.dtypes import is_floating
 from tests.compiler.graphs import Array
 
@@ -23,8 +24,8 @@ class Case:
     """One operator, its inputs and attributes.
 
     Attributes:
-        inputs: floating-point arrays are differentiated. Integers, and what is `Fixed`, are constants or,
-            in the "dynamic" variants, graph inputs. None is an omitted optional input.
+        inputs: floating-point arrays are differentiated. Integers, and what is `Fixed`, are
+            constants or, in the "dynamic" variants, graph inputs. None is an omitted input.
         outputs: how many the node has.
         note: tells the cases of an operator apart.
         smooth: whether second derivatives exist there and are checked.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from tests.compiler.cases.case import Case, Fixed
 from tests.compiler.graphs import spread
 
@@ -79,7 +80,12 @@ def _variadic() -> list[Case]:
 
 
 def _where() -> list[Case]:
-    shapes = [((2, 3), (2, 3), (2, 3)), ((2, 1), (3,), ()), ((), (2, 3), (1, 3)), ((3,), (), (2, 1))]
+    shapes = [
+        ((2, 3), (2, 3), (2, 3)),
+        ((2, 1), (3,), ()),
+        ((), (2, 3), (1, 3)),
+        ((3,), (), (2, 1)),
+    ]
     return [
         Case("Where", [spread(c) > 0, spread(x, seed=1), spread(y, seed=2)]) for c, x, y in shapes
     ]

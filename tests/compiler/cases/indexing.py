@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+
 from tests.compiler.cases.case import Case
 from tests.compiler.graphs import Array, spread
 

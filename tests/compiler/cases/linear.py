@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 
 from tests.compiler.cases.case import Case
 from tests.compiler.graphs import spread
@@ -42,12 +42,18 @@ MATMUL = [
 BIASES = [None, (), (1,), (4,), (1, 4), (2, 1), (2, 4)]
 
 
+#: alpha and beta.
+FACTORS = [(1.0, 1.0), (0.5, 1.0), (1.0, 2.0), (0.5, -3.0)]
+
+
 def _gemm() -> list[Case]:
-    cases = []
-    for trans_a, trans_b in product((0, 1), repeat=2):
-        for bias, (alpha, beta) in product(BIASES, [(1.0, 1.0), (0.5, 1.0), (1.0, 2.0), (0.5, -3.0)]):
-            if bias is None and beta != 1.0:
-                continue
+    """All flags with all biases, the factors in turn; all flags with all factors."""
+    factors = cycle(FACTORS)
+    wanted = [(bias, next(factors)) for _ in range(4) for bias in BIASES]
+    cases = {}
+    for i, (trans_a, trans_b) in enumerate(product((0, 1), repeat=2)):
+        combinations = wanted[i * len(BIASES) : (i + 1) * len(BIASES)]
+        for bias, (alpha, beta) in [*combinations, *[((4,), f) for f in FACTORS]]:
             inputs = [
                 spread((3, 2) if trans_a else (2, 3)),
                 spread((4, 3) if trans_b else (3, 4), seed=1),
@@ -55,8 +61,9 @@ def _gemm() -> list[Case]:
             if bias is not None:
                 inputs.append(spread(bias, seed=2))
             attributes = {"transA": trans_a, "transB": trans_b, "alpha": alpha, "beta": beta}
-            cases.append(Case("Gemm", inputs, attributes))
-    return cases
+            case = Case("Gemm", inputs, attributes)
+            cases[case.id] = case
+    return list(cases.values())
 
 
 CASES: list[Case] = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from tests.compiler.cases.case import Case
 from tests.compiler.graphs import spread
 

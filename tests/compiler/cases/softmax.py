@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+
 from tests.compiler.cases.case import Case, Fixed
 from tests.compiler.graphs import spread
 
@@ -20,24 +21,23 @@ TARGETS: list[Any] = [
 
 
 def _losses() -> list[Case]:
+    """Everything with everything for vectors of targets, the hardest for those of higher rank."""
+    hardest = product((True,), ("mean", "sum", "none"), (1, -7))
+    everything = product((False, True), ("mean", "sum", "none"), (None, 1, -7))
+    wanted = [(TARGETS[0], *options) for options in everything]
+    wanted += [(target, *options) for options in hardest for target in TARGETS[1:]]
     cases = []
-    for op, target, weighted, reduction, ignore_index in product(
-        ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
-        TARGETS,
-        (False, True),
-        ("mean", "sum", "none"),
-        (None, 1, -7),
-    ):
-        if ignore_index == -7:
-            target = np.where(target == 1, -7, target)
-        scores = spread((target.shape[0], 4, *target.shape[1:]))
-        attributes: dict[str, Any] = {"reduction": reduction}
-        if ignore_index is not None:
-            attributes["ignore_index"] = ignore_index
-        inputs = [scores, target, WEIGHTS] if weighted else [scores, target]
-        cases.append(Case(op, inputs, attributes))
-        if op == "SoftmaxCrossEntropyLoss" and target.ndim < 3:
-            cases.append(Case(op, inputs, attributes, outputs=2))
+    for op in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
+        for target, weighted, reduction, ignore_index in wanted:
+            labels = np.where(target == 1, -7, target) if ignore_index == -7 else target
+            scores = spread((labels.shape[0], 4, *labels.shape[1:]))
+            attributes: dict[str, Any] = {"reduction": reduction}
+            if ignore_index is not None:
+                attributes["ignore_index"] = ignore_index
+            inputs = [scores, labels, WEIGHTS] if weighted else [scores, labels]
+            cases.append(Case(op, inputs, attributes))
+            if op == "SoftmaxCrossEntropyLoss" and weighted:
+                cases.append(Case(op, inputs, attributes, outputs=2))
     return cases
 
 

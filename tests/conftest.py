@@ -1,0 +1,25 @@
+"""What every test starts from: passes verified, and nothing left over from the test before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import onnxtape as ot
+from onnxtape import debugging, naming, tracing
+
+# Every trace in every test checks the graph's invariants between its passes.
+tracing.verify_passes = True
+
+
+@pytest.fixture(autouse=True)
+def _fresh_globals() -> Iterator[None]:
+    naming.reset_names()
+    if "onnxtape.random" in sys.modules:
+        ot.set_seed(0)
+    yield
+    debugging.disable_check_numerics()
+    if "onnxtape.compiled_function" in sys.modules:
+        ot.run_functions_eagerly(False)
