@@ -239,9 +239,10 @@ def _shared(graph: ir.Graph | None, opset: int) -> tuple[set[str], ShapeInferenc
         "onnxtape.builders", (set(), ShapeInferenceContext(opset_imports={"": opset}))
     )
     taken, context = notes
+    names, symbols = _taken_in(graph)
     # Inference names what it does not know; in this graph those names must be new.
-    context.reserve_symbol_names(_symbols_in(graph))
-    taken |= _names_in(graph)
+    context.reserve_symbol_names(symbols)
+    taken |= names
     return taken, context
 
 
@@ -285,17 +286,16 @@ def _values_in(graph: ir.Graph) -> Iterator[ir.Value]:
                 yield from _values_in(attr.as_graph())
 
 
-def _names_in(graph: ir.Graph) -> set[str]:
-    return {v.name for v in _values_in(graph) if v.name}
-
-
-def _symbols_in(graph: ir.Graph) -> set[str]:
-    shapes = [v.shape.dims for v in _values_in(graph) if v.shape is not None]
-    return {
-        symbol
-        for dims in shapes
-        for symbol in _symbols(d if isinstance(d, int) else d.value for d in dims)
-    }
+def _taken_in(graph: ir.Graph) -> tuple[set[str], set[str]]:
+    """The names of the graph's values, and the symbols in their shapes."""
+    names: set[str] = set()
+    dims: set[Dim] = set()
+    for value in _values_in(graph):
+        if value.name:
+            names.add(value.name)
+        if value.shape is not None:
+            dims.update(d.value for d in value.shape.dims if not isinstance(d, int))
+    return names, _symbols(dims)
 
 
 def _symbols(dims: Iterable[Dim]) -> set[str]:

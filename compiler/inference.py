@@ -7,6 +7,7 @@ may reach beyond the end, and what is computed at run time is unknown until then
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import onnx
@@ -156,12 +157,12 @@ def _slice(context: ShapeInferenceContext, node: ir.Node) -> None:
             if all(isinstance(d, int) for d in (dim, starts[i], ends[i], steps[i])):
                 kept = part[axis]
             elif steps[i] == 1:
-                kept = _extent(context, dim, starts[i], ends[i])
+                kept = _extent(dim, starts[i], ends[i])
         dims[axis] = kept
     node.outputs[0].shape = _named(context, dims)
 
 
-def _extent(context: ShapeInferenceContext, dim: Dim, start: Dim, end: Dim) -> Dim:
+def _extent(dim: Dim, start: Dim, end: Dim) -> Dim:
     """The length of `[start:end]` of a dimension."""
     if dim is None or start is None or end is None:
         return None
@@ -174,7 +175,12 @@ def _extent(context: ShapeInferenceContext, dim: Dim, start: Dim, end: Dim) -> D
         return f"Min({index}, {dim})"
 
     length = f"Max(0, {place(end)} - {place(start)})" if start != 0 else place(end)
-    simple = context.simplify_dim(ir.SymbolicDim(length))
+    return _simplified(length)
+
+
+@functools.cache
+def _simplified(expression: str) -> Dim:
+    simple = ShapeInferenceContext().simplify_dim(ir.SymbolicDim(expression))
     return simple if isinstance(simple, int) else simple.value
 
 

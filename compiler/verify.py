@@ -81,3 +81,6 @@ def _verify_arity(node: ir.Node, opset: int) -> None:
             raise VerificationError(
                 f"{node.op_type} (node '{node.name}') has {count} {what}, not {low} to {high}"
             )
+    for i, operand in enumerate(node.inputs[: schema.min_input]):
+        if operand is None:
+            raise VerificationError(f"input {i} of {node.op_type} (node '{node.name}') is missing")

@@ -80,7 +80,10 @@ def reduce_max_min(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("ReduceProd")
 def reduce_prod(b: B, n: N, g: Any) -> list[Any]:
-    """The product of the others; exact where one or several factors are zero."""
+    """The product of the others, exact where one or several factors are zero.
+
+    Higher derivatives are right where none is.
+    """
     x = n.required(0)
     if _is_noop(b, n):
         return [g, None]

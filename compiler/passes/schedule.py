@@ -9,12 +9,15 @@ ExecutionOrder.PRIORITY_BASED).
 
 from __future__ import annotations
 
+import functools
 import heapq
+import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import same_shape
+from onnxtape.compiler.dims import is_static, same_shape
 from onnxtape.compiler.inference import shape_of
 
 #: Operators whose result may be a view of their first input's memory: readers of it are readers of
@@ -50,6 +53,9 @@ _ELEMENTWISE = frozenset(
         "Cast",
     ]
 )
+
+#: So many elements are written in no time.
+_SMALL = 1024
 
 
 def schedule_updates(model: ir.Model, state: Mapping[str, str]) -> frozenset[str]:
@@ -137,7 +143,12 @@ def _inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
 def _order(
     nodes: list[ir.Node], index: Mapping[int, int], readers: Mapping[int, set[int]]
 ) -> list[int]:
-    """Topological, by the given order; a writer waits for its readers while others can run."""
+    """Topological, by the given order; a writer waits for its readers while others can run.
+
+    Writers of little that no large update needs (metrics, random streams) come last, so that a step
+    whose batch makes it fail has written nothing yet. Those of much do well to follow what they
+    read, which is cached then.
+    """
     successors: list[list[int]] = [[] for _ in nodes]
     missing = [0] * len(nodes)
     # Per node, as the bits of a number: the writers that it depends on.
@@ -161,13 +172,16 @@ def _order(
         for reader in reading:
             blocks.setdefault(reader, []).append(writer)
 
-    ready = [i for i, count in enumerate(missing) if count == 0]
+    large = [writer for writer in readers if not _is_small(nodes[writer].outputs[0])]
+    needed = functools.reduce(operator.or_, (after[w] | bits[w] for w in large), 0)
+    last = [i in readers and not bits[i] & needed for i in range(len(nodes))]
+    ready = [(last[i], i) for i, count in enumerate(missing) if count == 0]
     heapq.heapify(ready)
     held: set[int] = set()
     order: list[int] = []
     while ready or held:
         if ready:
-            i = heapq.heappop(ready)
+            _, i = heapq.heappop(ready)
             if waits.get(i):
                 held.add(i)
                 continue
@@ -179,12 +193,17 @@ def _order(
             waits[writer].discard(i)
             if not waits[writer] and writer in held:
                 held.discard(writer)
-                heapq.heappush(ready, writer)
+                heapq.heappush(ready, (last[writer], writer))
         for successor in successors[i]:
             missing[successor] -= 1
             if missing[successor] == 0:
-                heapq.heappush(ready, successor)
+                heapq.heappush(ready, (last[successor], successor))
     return order
+
+
+def _is_small(value: ir.Value) -> bool:
+    shape = shape_of(value)
+    return is_static(shape) and math.prod(shape) <= _SMALL
 
 
 def _in_a_circle(

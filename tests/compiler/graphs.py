@@ -63,8 +63,8 @@ class Evaluator:
         """Every value of the graph by name, intermediates included."""
         # NumPy warns of 0/0 and 1/0, which tests about zeros and empty tensors make on purpose.
         with np.errstate(all="ignore"):
-            found: dict[str, Array] = self._evaluator.run(None, dict(feeds), intermediate=True)
-        return found
+            found: Any = self._evaluator.run(None, dict(feeds), intermediate=True)
+        return dict(found)
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
         found = self.all_values(feeds)
@@ -91,11 +91,12 @@ def check_shapes(graph: ir.Graph, values: Mapping[str, Array]) -> None:
             continue
         assert len(shape) == actual.ndim, f"{value} has rank {actual.ndim}"
         for dim, size in zip(shape, actual.shape, strict=True):
+            promised: Any = dim
             if isinstance(dim, str) and re.fullmatch(r"\w+", dim):
-                dim = symbols.setdefault(dim, size)
+                promised = symbols.setdefault(dim, size)
             elif isinstance(dim, str):
-                dim = ir.SymbolicDim(dim).evaluate(symbols)
-            assert dim is None or dim == size, f"{value} has shape {actual.shape} with {symbols}"
+                promised = ir.SymbolicDim(dim).evaluate(symbols)
+            assert promised in (None, size), f"{value} has shape {actual.shape} with {symbols}"
 
 
 def spread(shape: Sequence[int], low: float = -1.9, high: float = 2.1, seed: int = 0) -> Array:

@@ -12,14 +12,14 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 
 
-class Erf(OpRun):  # type: ignore[misc]
+class Erf(OpRun):
     """The original rounds to float32, too coarse for central differences."""
 
     def _run(self, x: Any) -> Any:
         return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
 
 
-class Gelu(OpRun):  # type: ignore[misc]
+class Gelu(OpRun):
     """The original is made of the original Erf."""
 
     def _run(self, x: Any, approximate: str = "none") -> Any:
@@ -30,7 +30,7 @@ class Gelu(OpRun):  # type: ignore[misc]
         return (np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))), x.dtype),)
 
 
-class Mean(OpRun):  # type: ignore[misc]
+class Mean(OpRun):
     """The original adds into the first operand and so does not broadcast it."""
 
     def _run(self, *operands: Any) -> Any:
@@ -40,7 +40,7 @@ class Mean(OpRun):  # type: ignore[misc]
         return (np.asarray(total / len(operands), operands[0].dtype),)
 
 
-class Pad(OpRun):  # type: ignore[misc]
+class Pad(OpRun):
     """The original knows no negative pads."""
 
     op_domain = ""
@@ -53,11 +53,12 @@ class Pad(OpRun):  # type: ignore[misc]
             widths[axis] = (max(before, 0), max(after, 0))
             crops[axis] = slice(max(-before, 0), x.shape[axis] - max(-after, 0))
         cropped = x[tuple(crops)]
-        options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
-        return (np.pad(cropped, widths, mode=mode, **options),)
+        fill: Any = {"constant_values": 0 if value is None else value}
+        kind: Any = mode
+        return (np.pad(cropped, widths, mode=kind, **(fill if mode == "constant" else {})),)
 
 
-class GatherElements(OpRun):  # type: ignore[misc]
+class GatherElements(OpRun):
     """The original wants indices as large as the data along the other axes."""
 
     def _run(self, data: Any, indices: Any, axis: int = 0) -> Any:
@@ -66,7 +67,7 @@ class GatherElements(OpRun):  # type: ignore[misc]
         return (data[tuple(places)],)
 
 
-class ReduceLogSumExp(OpRun):  # type: ignore[misc]
+class ReduceLogSumExp(OpRun):
     """The original fails on scalars and gives NaN for an infinity."""
 
     def _run(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from onnxtape.compiler import (
     DtypeError,
@@ -21,7 +23,16 @@ from onnxtape.compiler import (
     zero_gradient,
 )
 from onnxtape.compiler.autodiff import backward, record_of
-from tests.compiler.graphs import BOOL, FLOAT64, INT64, Array, Evaluator, new_graph, spread
+from tests.compiler.graphs import (
+    BOOL,
+    FLOAT64,
+    INT64,
+    Array,
+    Evaluator,
+    check_shapes,
+    new_graph,
+    spread,
+)
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -470,3 +481,63 @@ def test_the_mean_of_many_small_floats(dtype: Any) -> None:
     (dx,) = differentiate(graph, [b.op("ReduceMean", x, [1], keepdims=0)], [x])
     gradient_of_mean = values(graph, [dx], x=np.ones((256, 512), dtype))[0]
     np.testing.assert_allclose(gradient_of_mean, 1 / 512, rtol=1e-3)
+
+
+# At random ---------------------------------------------------------------------------------------
+
+SHAPES: list[tuple[Any, ...]] = [("batch", 3), ("batch", 1), ("m", 3), (3,), (1, 3), ()]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    shapes=st.lists(st.sampled_from(SHAPES), min_size=2, max_size=3),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["Add", "Sub", "Mul", "Sum", "Tanh", "Sin", "ReduceMean", "Softmax"]),
+            st.integers(0, 9),
+            st.integers(0, 9),
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+    sizes=st.sampled_from([(4, 4), (4, 1), (1, 4), (1, 1)]),
+)
+def test_random_compositions(
+    shapes: list[tuple[Any, ...]], steps: list[tuple[str, int, int]], sizes: tuple[int, int]
+) -> None:
+    """Values of shapes that may broadcast, each used any number of times, in any order."""
+    graph, b = new_graph()
+    sources = [b.input(f"x{i}", FLOAT64, shape) for i, shape in enumerate(shapes)]
+    found = list(sources)
+    for op_type, i, j in steps:
+        x, y = found[i % len(found)], found[j % len(found)]
+        if op_type in ("Add", "Sub", "Mul"):
+            found.append(b.op(op_type, x, y))
+        elif op_type == "Sum":
+            found.append(b.op(op_type, x, y, x))
+        elif op_type in ("ReduceMean", "Softmax"):
+            axis = {"ReduceMean": ([-1],), "Softmax": ()}[op_type]
+            found.append(b.op(op_type, x, *axis) if b.rank(x) else b.op("Exp", x))
+        else:
+            found.append(b.op(op_type, x))
+    loss = b.op("ReduceSum", b.op("Mul", found[-1], found[-2]), keepdims=0)
+    gradients = differentiate(graph, [loss], sources)
+    named = dict(zip(("batch", "m"), sizes, strict=True))
+    feeds = {
+        f"x{i}": spread([named.get(d, d) for d in shape], -0.9, 1.1, seed=i)
+        for i, shape in enumerate(shapes)
+    }
+    evaluator = Evaluator(graph, [loss])
+    everything = evaluator.all_values(feeds)
+    check_shapes(graph, everything)
+    rng = np.random.default_rng(0)
+    for source, derivative in zip(sources, gradients, strict=True):
+        name = source.name or ""
+        analytic = np.zeros(feeds[name].shape)
+        if derivative is not None:
+            analytic = everything[derivative.name or ""]
+            assert analytic.shape == feeds[name].shape
+        direction = rng.uniform(-1, 1, feeds[name].shape)
+        ends = [evaluator({**feeds, name: feeds[name] + s * direction})[0] for s in (1e-5, -1e-5)]
+        numeric = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose((analytic * direction).sum(), numeric, rtol=1e-6, atol=1e-6)

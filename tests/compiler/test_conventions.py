@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxtape.compiler import differentiate
-from tests.compiler.graphs import Evaluator, new_graph
+from tests.compiler.graphs import Array, Evaluator, new_graph
 
 INF, NAN = np.inf, np.nan
 
@@ -234,7 +235,9 @@ def test_as_pytorch(
     if op == "Celu" and dtype == np.float64:
         pytest.skip("ONNX's Celu takes float32 only")
     graph, b = new_graph()
-    operands, sources, feeds = [], [], {}
+    operands: list[ir.Value | None] = []
+    sources: list[ir.Value] = []
+    feeds: dict[str, Array] = {}
     for i, x in enumerate(inputs):
         if x is None:
             operands.append(None)
@@ -244,8 +247,8 @@ def test_as_pytorch(
             operands.append(b.constant(x))
         else:
             feeds[f"x{i}"] = np.asarray(x, dtype)
-            operands.append(b.input(f"x{i}", np.dtype(dtype), feeds[f"x{i}"].shape))
-            sources.append(operands[-1])
+            sources.append(b.input(f"x{i}", np.dtype(dtype), feeds[f"x{i}"].shape))
+            operands.append(sources[-1])
     y = b.op_multi(op, *operands, outputs=2 if op == "TopK" else 1, **attributes)[0]
     gradients = differentiate(graph, [y], sources)
     found = Evaluator(graph, [g for g in gradients if g is not None])(feeds)

@@ -58,7 +58,9 @@ def test_none_omits_an_input_and_an_attribute() -> None:
     b.op("Gelu", x, approximate=None)
     onnx.checker.check_model(ir.to_proto(model_of(graph)), full_check=True)
     assert [list(n.attributes) for n in graph] == [[], []]
-    np.testing.assert_array_equal(run(graph, {"x": np.float32([-5, 0, 5])})[0], [-5, 0, 1])
+    np.testing.assert_array_equal(
+        run(graph, {"x": np.asarray([-5, 0, 5], np.float32)})[0], [-5, 0, 1]
+    )
 
 
 def test_the_builders_own_operations() -> None:
@@ -93,7 +95,7 @@ def test_equal_constants_are_one() -> None:
     assert b.constant(np.float32(1)) is one
     different = [
         b.constant(np.float64(1)),
-        b.constant(np.float32([1])),
+        b.constant(np.asarray([1], np.float32)),
         b.constant(np.float32(-1)),
         b.constant(np.int32(1)),
         b.constant(ml_dtypes.bfloat16(1)),

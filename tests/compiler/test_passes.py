@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxtape.compiler import GraphBuilder, VerificationError, differentiate
+from onnxtape.compiler import VerificationError, differentiate
 from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
-from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
+from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
-from tests.compiler.graphs import BOOL, FLOAT64, INT64, Array, model_of, new_graph, run, spread
+from tests.compiler.graphs import BOOL, FLOAT64, INT64, model_of, new_graph, run
+from tests.compiler.pass_checks import apply, conditional, feeds_of
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -31,36 +32,6 @@ PASSES: list[Callable[[], GraphPass]] = [
     ColumnSumsAsProducts,
     FoldScale,
 ]
-
-
-def operators(graph: ir.Graph) -> list[str]:
-    return [node.op_type for node in graph]
-
-
-def apply(graph_pass: GraphPass, graph: ir.Graph) -> bool:
-    """Run one pass under its contract; whether it says that it changed anything."""
-    model, before = model_of(graph), [repr(node) for node in graph]
-    changed: list[bool] = []
-
-    class Watched(type(graph_pass)):  # type: ignore[misc]
-        def run(self, model: ir.Model) -> bool:
-            changed.append(graph_pass.run(model))
-            return changed[-1]
-
-    watched = Watched.__new__(Watched)
-    run_passes(model, [watched], verify=True)
-    if not changed[0]:
-        assert [repr(node) for node in graph] == before
-    return changed[0]
-
-
-def opaque(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value]) -> ir.Value:
-    """An operator of a custom domain with a standard one's name, which means something else."""
-    node = ir.Node("com.example", op_type, inputs, name=f"opaque_{op_type}")
-    node.outputs[0].name = f"opaque_{op_type}_out"
-    node.outputs[0].type, node.outputs[0].shape = inputs[0].type, inputs[0].shape
-    graph.append(node)
-    return node.outputs[0]
 
 
 # Meaning -----------------------------------------------------------------------------------------
@@ -140,16 +111,6 @@ def random_graph(steps: list[Step], outputs: list[int], rows: int | str, dtype: 
     return graph
 
 
-def feeds_of(graph: ir.Graph, rows: int) -> dict[str, Array]:
-    feeds = {}
-    for i, value in enumerate(graph.inputs):
-        assert value.shape is not None
-        shape = [d if isinstance(d, int) else rows for d in value.shape.dims]
-        assert value.dtype is not None
-        feeds[value.name or ""] = spread(shape, -1, 1.1, seed=i).astype(value.dtype.numpy())
-    return feeds
-
-
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     steps=STEPS,
@@ -199,375 +160,6 @@ def test_a_second_run_changes_nothing(make: Callable[[], GraphPass]) -> None:
     graph = random_graph(steps, [0, 5, 40], 3, np.float32)
     apply(make(), graph)
     assert not apply(make(), graph)
-
-
-# Dead code ---------------------------------------------------------------------------------------
-
-
-def test_dead_code_goes_and_inputs_stay() -> None:
-    graph, b = new_graph()
-    x, unused = b.input("x", FLOAT64, (2,)), b.input("unused", FLOAT64, (2,))
-    graph.outputs.append(b.op("Exp", x))
-    b.op("Add", b.op("Sin", unused), b.constant(np.ones(2)))
-    assert apply(RemoveDeadCode(), graph)
-    assert operators(graph) == ["Exp"]
-    assert list(graph.inputs) == [x, unused]
-    assert not graph.initializers
-
-
-def test_what_a_subgraph_reads_is_not_dead() -> None:
-    graph, b = new_graph()
-    x, c = b.input("x", FLOAT64, ()), b.input("c", BOOL, ())
-    read = b.op("Exp", x)
-    graph.outputs.append(conditional(b, c, read, "Sin", "Cos"))
-    assert not apply(RemoveDeadCode(), graph)
-    assert operators(graph) == ["Exp", "If"]
-
-
-def conditional(
-    b: GraphBuilder, condition: ir.Value, x: ir.Value, first: str, second: str
-) -> ir.Value:
-    """If condition: first(x), else second(x)."""
-    branches = []
-    for op_type in (first, second):
-        inner = ir.Graph([], [], nodes=[], opset_imports={"": 21}, name=op_type)
-        inner_builder = GraphBuilder(inner)
-        inner.outputs.append(inner_builder.op(op_type, x))
-        inner.outputs[0].name = b.unique_name("inner")
-        branches.append(inner)
-    out = b.op("If", condition, then_branch=branches[0], else_branch=branches[1])
-    out.type, out.shape = x.type, x.shape
-    return out
-
-
-# Common subexpressions ---------------------------------------------------------------------------
-
-
-def test_equal_nodes_become_one() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2,))
-    graph.outputs.append(b.op("Mul", b.op("Exp", x), b.op("Exp", x)))
-    assert apply(EliminateCommonSubexpressions(), graph)
-    assert operators(graph) == ["Exp", "Mul"]
-
-
-def test_equal_nodes_that_are_both_outputs_stay_two() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2,))
-    graph.outputs.extend([b.op("Exp", x), b.op("Exp", x), b.op("Neg", b.op("Exp", x))])
-    names = [v.name for v in graph.outputs]
-    before = run(graph, {"x": np.ones(2)})
-    assert apply(EliminateCommonSubexpressions(), graph)
-    assert sorted(operators(graph)) == ["Exp", "Identity", "Neg"]
-    assert [v.name for v in graph.outputs] == names
-    for x_before, x_after in zip(before, run(graph, {"x": np.ones(2)}), strict=True):
-        np.testing.assert_array_equal(x_before, x_after)
-
-
-def test_different_attributes_and_operands_are_different() -> None:
-    graph, b = new_graph()
-    x, y = b.input("x", FLOAT64, (2, 2)), b.input("y", FLOAT64, (2, 2))
-    values = [
-        b.op("Softmax", x, axis=0),
-        b.op("Softmax", x, axis=1),
-        b.op("Sub", x, y),
-        b.op("Sub", y, x),
-        opaque(graph, "Sub", [x, y]),
-    ]
-    graph.outputs.extend(values)
-    changed = EliminateCommonSubexpressions().run(model_of(graph))
-    assert not changed
-    assert len(list(graph)) == 5
-
-
-@pytest.mark.parametrize("op_type", ["RandomNormalLike", "Bernoulli", "Dropout", "RandomNormal"])
-def test_two_draws_are_not_one(op_type: str) -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT32, (2, 2))
-    if op_type == "RandomNormal":
-        draws = [b.op(op_type, shape=[2, 2]) for _ in range(2)]
-    elif op_type == "Dropout":
-        ratio, training = b.constant(np.float32(0.5)), b.constant(np.bool_(True))
-        draws = [b.op(op_type, x, ratio, training) for _ in range(2)]
-    else:
-        draws = [b.op(op_type, x) for _ in range(2)]
-    graph.outputs.append(b.op("Sub", *draws))
-    assert not apply(EliminateCommonSubexpressions(), graph)
-    assert operators(graph) == [op_type, op_type, "Sub"]
-    assert all(node.overload == "" for node in graph)
-
-
-# Constants ---------------------------------------------------------------------------------------
-
-
-def test_constants_are_folded_through_chains() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2, 3))
-    total = b.op("ReduceSum", b.op("Mul", b.constant(np.arange(3.0)), 2.0), keepdims=0)
-    graph.outputs.append(b.op("Mul", x, total))
-    assert apply(FoldConstants(), graph)
-    assert operators(graph) == ["Mul"]
-    np.testing.assert_array_equal(run(graph, {"x": np.ones((2, 3))})[0], 6)
-
-
-def test_shapes_that_are_known_are_folded() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2, 3))
-    size = b.op("Unsqueeze", b.op("Size", x), [0])
-    graph.outputs.append(b.op("Reshape", x, size))
-    run_passes(model_of(graph), [RemoveDeadCode(), FoldConstants()], verify=True)
-    assert operators(graph) == ["Reshape"]
-    assert run(graph, {"x": np.ones((2, 3))})[0].shape == (6,)
-
-
-def test_symbolic_shapes_are_not() -> None:
-    graph, b = new_graph()
-    graph.outputs.append(b.op("Neg", b.op("Shape", b.input("x", FLOAT64, ("batch", 3)))))
-    assert not apply(FoldConstants(), graph)
-
-
-def test_outputs_stay_nodes() -> None:
-    graph, b = new_graph()
-    graph.outputs.append(b.op("Neg", b.constant(np.ones(2))))
-    assert not apply(FoldConstants(), graph)
-
-
-@pytest.mark.parametrize(
-    ("size", "limit", "folded"), [(8, 8, True), (9, 8, False), (9, 1024, True), (1025, 1024, False)]
-)
-def test_what_grows_is_folded_up_to_the_limit(size: int, limit: int, folded: bool) -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (size,))
-    graph.outputs.append(b.op("Add", x, b.op("Expand", b.constant(np.float64(3)), [size])))
-    assert apply(FoldConstants(size_limit=limit), graph) == folded
-    assert ("Expand" in operators(graph)) != folded
-
-
-def test_what_does_not_grow_is_always_folded() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (50, 40))
-    graph.outputs.append(
-        b.op("Add", x, b.op("Transpose", b.constant(np.ones((40, 50))), perm=[1, 0]))
-    )
-    assert apply(FoldConstants(size_limit=10), graph)
-    assert operators(graph) == ["Add"]
-
-
-def test_what_would_be_too_large_is_not_even_computed() -> None:
-    calls: list[str] = []
-
-    def evaluate(op_type: str, *rest: Any) -> Sequence[Array]:
-        calls.append(op_type)
-        return evaluate_by_reference(op_type, *rest)
-
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (1,))
-    huge = b.op("Expand", b.op("Neg", b.constant(np.float64(3))), [1 << 20, 1 << 20])
-    graph.outputs.append(b.op("Add", x, b.op("ReduceMax", huge, keepdims=0)))
-    assert apply(FoldConstants(evaluate), graph)
-    assert calls == ["Neg"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "folded"), [([], True), ([1], True), ([0, 5], True), ([2], False)]
-)
-def test_filled_tensors_are_made_where_they_are_used(shape: list[int], folded: bool) -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (1,))
-    filled = b.op("ConstantOfShape", shape, value=np.asarray([2.5]))
-    graph.outputs.append(b.op("Add", x, filled))
-    assert apply(FoldConstants(), graph) == folded
-
-
-def test_random_control_flow_and_foreign_nodes_are_not_folded() -> None:
-    graph, b = new_graph()
-    x, one = b.input("x", FLOAT32, (2,)), b.constant(np.ones(2, np.float32))
-    parts = [
-        b.op("RandomNormal", shape=[2]),
-        b.op("Bernoulli", one),
-        b.op("Dropout", one, b.constant(np.float32(0.5)), b.constant(np.bool_(True))),
-        conditional(b, b.constant(np.bool_(True)), one, "Exp", "Sin"),
-        opaque(graph, "Neg", [one]),
-    ]
-    graph.outputs.append(b.op("Sum", x, *parts))
-    assert not FoldConstants().run(model_of(graph))
-    assert len(list(graph)) == 6
-
-
-def test_what_cannot_be_evaluated_is_left_to_the_runtime() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2,))
-    wrong = b.op("Reshape", b.constant(np.ones(6)), b.op("Neg", b.constant(np.asarray([-4]))))
-    graph.outputs.append(b.op("Add", x, b.op("ReduceSum", wrong, keepdims=0)))
-    assert apply(FoldConstants(), graph)
-    assert operators(graph) == ["Reshape", "ReduceSum", "Add"]
-
-
-def test_nodes_are_folded_in_the_models_opset() -> None:
-    graph, b = new_graph(opset=24)
-    x = b.input("x", FLOAT32, (2,))
-    swish = b.op("Swish", b.constant(np.ones(2, np.float32)))
-    graph.outputs.append(b.op("Add", x, swish))
-    assert apply(FoldConstants(), graph)
-    assert operators(graph) == ["Add"]
-
-
-# Identities --------------------------------------------------------------------------------------
-
-
-Maker = Callable[[GraphBuilder, ir.Value], ir.Value]
-
-
-def simplified(make: Maker, shape: Any = ("batch", 3)) -> list[str]:
-    """The operators left between the input and the graph's output Exp."""
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, shape)
-    graph.outputs.append(b.op("Exp", make(b, x)))
-    rows = 4
-    feeds = feeds_of(graph, rows)
-    before = run(graph, feeds)[0]
-    apply(Simplify(), graph)
-    run_passes(model_of(graph), [RemoveDeadCode()], verify=True)
-    np.testing.assert_array_equal(run(graph, feeds)[0], before)
-    return operators(graph)[:-1]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda b, x: b.op("Add", x, 0.0),
-        lambda b, x: b.op("Add", b.scalar(0.0, FLOAT64), x),
-        lambda b, x: b.op("Mul", x, 1.0),
-        lambda b, x: b.op("Mul", np.ones((1, 1)), x),
-        lambda b, x: b.op("Sub", x, 0.0),
-        lambda b, x: b.op("Div", x, 1.0),
-        lambda b, x: b.op("Neg", b.op("Neg", x)),
-        lambda b, x: b.op("Identity", x),
-        lambda b, x: b.op("Cast", x, to=11),
-        lambda b, x: b.op("Reshape", x, b.op("Shape", x)),
-        lambda b, x: b.op("Expand", x, [1, 3]),
-        lambda b, x: b.op("Transpose", x, perm=[0, 1]),
-        lambda b, x: b.op("Transpose", b.op("Transpose", x, perm=[1, 0]), perm=[1, 0]),
-        lambda b, x: b.op("Mul", b.op("Add", b.op("Identity", x), 0.0), 1.0),
-    ],
-)
-def test_identities(make: Maker) -> None:
-    assert simplified(make) == []
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda b, x: b.op("Add", x, 1.0),
-        lambda b, x: b.op("Mul", x, 0.0),
-        lambda b, x: b.op("Sub", b.scalar(0.0, FLOAT64), x),
-        lambda b, x: b.op("Div", b.scalar(1.0, FLOAT64), x),
-        lambda b, x: b.op("Add", x, np.zeros((1, 1, 1))),
-        lambda b, x: b.op("Add", x, np.zeros(3)),
-        lambda b, x: b.op("Cast", b.op("Cast", x, to=1), to=11),
-        lambda b, x: b.op("Neg", b.op("Abs", x)),
-        lambda b, x: b.op("Reshape", x, [-1]),
-        lambda b, x: b.op("Expand", x, [2, 1, 3]),
-        lambda b, x: b.op("Transpose", x, perm=[1, 0]),
-        lambda b, x: b.op("Transpose", x),
-        lambda b, x: b.op("Transpose", b.op("Transpose", x, perm=[1, 0])),
-    ],
-)
-def test_no_identities(make: Maker) -> None:
-    assert simplified(make) != []
-
-
-def test_transposes_of_three_axes() -> None:
-    def twice(first: list[int], second: list[int]) -> list[str]:
-        def make(b: GraphBuilder, x: ir.Value) -> ir.Value:
-            return b.op("Transpose", b.op("Transpose", x, perm=first), perm=second)
-
-        return simplified(make, (2, 3, 4))
-
-    assert twice([1, 2, 0], [2, 0, 1]) == []
-    assert twice([1, 2, 0], [1, 2, 0]) == ["Transpose", "Transpose"]
-
-
-def test_an_expansion_between_symbols_is_not_dropped() -> None:
-    """`batch` may be 1 and `m` not."""
-    graph, b = new_graph()
-    x, y = b.input("x", FLOAT64, ("batch", 3)), b.input("y", FLOAT64, ("m", 3))
-    graph.outputs.append(b.op("Exp", b.op("Expand", x, b.op("Shape", y))))
-    assert not apply(Simplify(), graph)
-
-
-def test_outputs_and_foreign_nodes_are_not_simplified() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT64, (2,))
-    graph.outputs.append(b.op("Identity", x))
-    graph.outputs.append(b.op("Exp", opaque(graph, "Identity", [x])))
-    graph.outputs.append(b.op("Neg", opaque(graph, "Neg", [x])))
-    assert not Simplify().run(model_of(graph))
-    assert len(list(graph)) == 5
-
-
-# Products ----------------------------------------------------------------------------------------
-
-
-def test_column_sums_become_products() -> None:
-    graph, b = new_graph()
-    x = b.input("x", FLOAT32, (5, 4))
-    graph.outputs.append(b.op("ReduceSum", x, [0], keepdims=0))
-    graph.outputs.append(b.op("Exp", b.op("ReduceSum", x, [-2], keepdims=0)))
-    names = [v.name for v in graph.outputs]
-    feeds = feeds_of(graph, 5)
-    before = run(graph, feeds)
-    assert apply(ColumnSumsAsProducts(), graph)
-    assert operators(graph) == ["MatMul", "MatMul", "Exp"]
-    assert [v.name for v in graph.outputs] == names
-    for expected, found in zip(before, run(graph, feeds), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_other_sums_stay() -> None:
-    graph, b = new_graph()
-    x, y = b.input("x", FLOAT32, (5, 4)), b.input("y", FLOAT32, ("batch", 4))
-    z, i = b.input("z", FLOAT64, (5, 4)), b.input("i", INT64, (1,))
-    sums = [
-        b.op("ReduceSum", x, [1], keepdims=0),
-        b.op("ReduceSum", x, [0]),
-        b.op("ReduceSum", x, [0, 1], keepdims=0),
-        b.op("ReduceSum", x, keepdims=0),
-        b.op("ReduceSum", x, i, keepdims=0),
-        b.op("ReduceSum", y, [0], keepdims=0),
-        b.op("ReduceSum", z, [0], keepdims=0),
-        b.op("ReduceMax", x, [0], keepdims=0),
-    ]
-    graph.outputs.extend(sums)
-    assert not apply(ColumnSumsAsProducts(), graph)
-
-
-def test_a_scale_is_folded_into_its_product() -> None:
-    graph, b = new_graph()
-    x, w = b.input("x", FLOAT32, (5, 4)), b.input("w", FLOAT32, (4, 4))
-    graph.outputs.append(b.op("Exp", b.op("Mul", b.op("Gemm", x, w, alpha=0.5, transB=1), 0.25)))
-    feeds = feeds_of(graph, 5)
-    before = run(graph, feeds)[0]
-    assert apply(FoldScale(), graph)
-    assert operators(graph) == ["Gemm", "Exp"]
-    np.testing.assert_allclose(run(graph, feeds)[0], before, rtol=1e-6)
-
-
-def test_scales_that_are_not_the_products_alone_stay() -> None:
-    graph, b = new_graph()
-    x, w = b.input("x", FLOAT32, (4, 4)), b.input("w", FLOAT32, (4, 4))
-    shared = b.op("Gemm", x, w)
-    graph.outputs.extend(
-        [
-            b.op("Exp", b.op("Mul", shared, 0.5)),
-            b.op("Neg", shared),
-            b.op("Exp", b.op("Mul", b.op("Gemm", x, w, b.constant(np.ones(4, np.float32))), 0.5)),
-            b.op("Exp", b.op("Mul", b.op("Gemm", x, w, alpha=2.0), np.ones(4, np.float32))),
-            b.op("Exp", b.op("Mul", b.op("MatMul", x, w), 0.5)),
-            b.op("Mul", b.op("Gemm", x, w, alpha=3.0), 0.5),
-        ]
-    )
-    assert not apply(FoldScale(), graph)
 
 
 # Contracts ---------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tests.compiler.cases.case import Case
@@ -9,7 +11,7 @@ from tests.compiler.graphs import spread
 
 X = spread((2, 5), -4.9, 5.1)
 
-PARAMETERS = {
+PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "Relu": [{}],
     "LeakyRelu": [{}, {"alpha": 0.3}],
     "ThresholdedRelu": [{}, {"alpha": 2.0}],

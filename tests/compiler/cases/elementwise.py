@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tests.compiler.cases.case import Case, Fixed
@@ -113,7 +115,7 @@ def _pow() -> list[Case]:
 
 def _clip() -> list[Case]:
     x, scalar = spread((2, 4)), np.asarray
-    bounds = {
+    bounds: dict[str, list[Any]] = {
         "both": [scalar(-0.7), scalar(0.9)],
         "low": [scalar(-0.7)],
         "high": [None, scalar(0.9)],
