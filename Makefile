@@ -18,7 +18,7 @@ $(VENV)/.test: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.examples
 
-$(PEERS)/.peers: tests/peers/requirements.txt
+$(PEERS)/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
@@ -29,7 +29,7 @@ demo: $(VENV)/.examples  ## train the digits classifier
 test: $(VENV)/.test  ## everything but the peers' references
 	$(BIN)/python -m pytest -n auto -q
 
-test-peers: $(VENV)/.test $(PEERS)/.peers  ## make the stored references again, live
+test-peers: $(VENV)/.test $(PEERS)/.installed  ## make the stored references again, live
 	ONNXTAPE_PEER_PYTHON=$(abspath $(PEERS))/bin/python ONNXTAPE_REQUIRE_PEERS=1 \
 	  $(BIN)/python -m pytest -q -m peers
 
@@ -38,11 +38,7 @@ lint: $(VENV)/.test  ## ruff, and mypy on the installed package
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/typecheck.py
 
-$(PEERS)/.bench: benchmarks/requirements.txt $(PEERS)/.peers
-	$(PEERS)/bin/python -m pip install --quiet --requirement $<
-	@touch $@
-
-bench: $(VENV)/.test $(PEERS)/.bench  ## side by side with the peers, in one run
+bench: $(VENV)/.test $(PEERS)/.installed  ## side by side with the peers, in one run
 	$(BIN)/python -m benchmarks --peer-python $(PEERS)/bin/python
 
 clean:
