@@ -67,7 +67,7 @@ class Arguments:
                         continue
                     self.promoted.append(i)
                     leaf = self.leaves[i] = np.asarray(leaf) if kind is float else as_array(leaf)
-                elif kind in (bool, str, type(None)):
+                elif kind in (bool, str, type(None), np.bool_):
                     descriptions.append((kind, leaf))
                     continue
                 elif isinstance(leaf, Variable) or not (

@@ -12,24 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxtape import context, nest
-from onnxtape.arguments import Arguments, Recent, array_of
+from onnxtape import context
+from onnxtape.arguments import Arguments, Recent
 from onnxtape.compiler.dims import Shape
 from onnxtape.errors import (
     DimensionError,
     ExecutionError,
     FallbackWarning,
-    InputError,
     TracingError,
 )
-from onnxtape.runtime.batches import as_dtype
+from onnxtape.input_signature import InputSignature
 from onnxtape.signature import (
     Family,
-    TensorSpec,
     generalize,
     mismatch,
     resolve_spec,
-    unnamed,
     with_batch_dimension,
 )
 from onnxtape.tensor import Tensor
@@ -127,15 +124,19 @@ class Function:
     ) -> None:
         functools.update_wrapper(self, python_function)
         self.python_function = python_function
-        self._name = getattr(python_function, "__name__", "function")
-        self._input_signature = None if input_signature is None else tuple(input_signature)
+        self._name = getattr(python_function, "__name__", type(python_function).__name__)
+        self._input_signature = input_signature
         self._fallback = fallback
         self._providers = providers
         self._trace_count = 0
         self._fallback_reason: str | None = None
         self._signature = inspect.signature(python_function)
         self._parameters = list(self._signature.parameters)
-        self._specs = _named_specs(self._name, self._parameters, self._input_signature)
+        self._declared = (
+            None
+            if input_signature is None
+            else InputSignature(self._name, self._parameters, input_signature)
+        )
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._only_plain_parameters = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
         # Exact arguments -> trace; what the fast path looks up.
@@ -150,17 +151,18 @@ class Function:
         self._last_traced: tuple[Any, ...] | None = None
         self._has_compiled = False
         self._lock = threading.RLock()
-        self._methods: weakref.WeakKeyDictionary[Any, Function] = weakref.WeakKeyDictionary()
+        # By the instance's id: instances may be equal, or have no hash, as dataclasses do.
+        self._methods: dict[int, Function] = {}
         # Whoever decorates is going to compile: load the compiler now, not in the first step.
         importlib.import_module("onnxtape.concrete")
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        bound = self._methods.get(instance)
+        bound = self._methods.get(id(instance))
         if bound is None:
-            # Holds the instance weakly: it is the key under which this is kept. What is handed out
-            # holds it strongly, as Python's own bound methods do.
+            # Holds the instance weakly, and goes with it. What is handed out holds it strongly, as
+            # Python's own bound methods do.
             reference, method = weakref.ref(instance), self.python_function
 
             @functools.wraps(method)
@@ -170,7 +172,8 @@ class Function:
             parameters = list(self._signature.parameters.values())[1:]
             vars(call)["__signature__"] = self._signature.replace(parameters=parameters)
             bound = Function(call, self._input_signature, self._fallback, self._providers)
-            self._methods[instance] = bound
+            self._methods[id(instance)] = bound
+            weakref.finalize(instance, self._methods.pop, id(instance))
         return BoundFunction(bound, instance)
 
     @property
@@ -214,7 +217,7 @@ class Function:
             except _CannotCompileError as reason:
                 self._fall_back(reason)
                 return self.python_function(*args, **kwargs)
-        if not kwargs and self._input_signature is None and arguments.all_tensors(args):
+        if not kwargs and self._declared is None and arguments.all_tensors(args):
             self._recent = Recent(concrete, arguments)
         return concrete.run(arguments.ort_values())
 
@@ -227,8 +230,8 @@ class Function:
             bound.apply_defaults()
             args = tuple(bound.arguments.values())
         arguments = Arguments(args, self._number_is_input)
-        if self._input_signature is not None:
-            self._conform(arguments)
+        if self._declared is not None:
+            self._declared.conform(arguments)
         return arguments
 
     def _number_is_input(self, structure: Any, place: int) -> bool:
@@ -263,7 +266,7 @@ class Function:
     # Finding or making a trace --------------------------------------------------------------------
 
     def _find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
-        if self._input_signature is not None:
+        if self._declared is not None:
             return arguments, self._find_trace(arguments)
         changed = {
             (arguments.structure, place)
@@ -293,8 +296,8 @@ class Function:
             if mismatch(names, [spec.shape for spec in concrete.inputs], shapes) is None:
                 break
         else:
-            family.observed.append(shapes)
             concrete = self._trace_for(arguments, family, names)
+            family.observed.append(shapes)
             family.concrete.append(concrete)
             self._last_traced = arguments.as_specs()
         self._exact[arguments.key] = concrete
@@ -318,13 +321,14 @@ class Function:
     def _trace_for(
         self, arguments: Arguments, family: Family, names: list[str]
     ) -> ConcreteFunction:
-        exact: Any = list(arguments.shapes)
+        observed: Any = arguments.shapes
+        exact = list(observed)
         wanted = exact
-        if self._input_signature is not None:
-            wanted = resolve_spec(names, [spec for _, spec in self._specs])
+        if self._declared is not None:
+            wanted = self._declared.shapes
         # Where sizes that were taken to be equal are not, what was seen decides.
-        if family.concrete and (self._input_signature is None or mismatch(names, wanted, exact)):
-            wanted = generalize(names, family.observed)
+        if family.concrete and (self._declared is None or mismatch(names, wanted, exact)):
+            wanted = generalize(names, [*family.observed, observed])
         if wanted != exact and not family.static_only:
             try:
                 return self._trace(arguments, names, wanted)
@@ -367,42 +371,12 @@ class Function:
         except ExecutionError as error:
             if "Could not find an implementation" not in str(error):
                 raise
-            code = self.python_function.__code__
-            raise _CannotCompileError(error, code.co_filename, code.co_firstlineno) from error
+            raise _CannotCompileError(error, *context.user_place()) from error
 
     def _names(self, arguments: Arguments) -> list[str]:
-        if self._input_signature is not None:
-            return [name for name, _ in self._specs]
+        if self._declared is not None:
+            return self._declared.names
         return arguments.names(self._parameters)
-
-    def _conform(self, arguments: Arguments) -> None:
-        """Check the arguments against `input_signature`, converting NumPy and Python values."""
-        declared = self._input_signature or ()
-        given = arguments.args[: len(declared)]
-        for name, value, spec in zip(self._parameters, given, declared, strict=False):
-            if nest.structure(value) != nest.structure(spec):
-                raise InputError(
-                    f"{self._name}(): '{name}' is not nested as input_signature declares"
-                )
-        for i, (name, spec) in enumerate(self._specs):
-            leaf = arguments.leaves[i]
-            what = f"{self._name}(): '{name}'"
-            if isinstance(leaf, (Tensor, TensorSpec)):
-                if leaf.dtype != spec.dtype:
-                    raise InputError(
-                        f"{what} has dtype {leaf.dtype}, but input_signature declares "
-                        f"{spec.dtype}; convert it with ops.cast"
-                    )
-            else:
-                leaf = arguments.leaves[i] = as_dtype(array_of(leaf), spec.dtype, what)
-            if problem := mismatch([name], [unnamed(spec.shape)], [leaf.shape]):
-                raise InputError(f"{self._name}(): {problem} by input_signature")
-        arguments.describe(self._number_is_input)
-        if len(arguments.places) > len(self._specs):
-            raise InputError(
-                f"{self._name}() takes {len(self._specs)} tensors by its input_signature, "
-                f"but was given {len(arguments.places)}"
-            )
 
     # What it was compiled to ----------------------------------------------------------------------
 
@@ -466,7 +440,7 @@ class Function:
         """The arguments that tell dtypes and shapes, given or remembered."""
         if args or kwargs or not self._parameters:
             return self._arguments(args, kwargs)
-        known = self._input_signature or self._last_traced
+        known = self._last_traced if self._declared is None else self._declared.trees
         if known is None:
             raise ValueError(
                 f"'{self._name}' has not been called yet: give arguments or ot.TensorSpecs that "
@@ -489,26 +463,3 @@ class Function:
         from onnxtape.export import export_step
 
         return export_step(self.get_symbolic_function(*args, **kwargs), path, model)
-
-
-def _named_specs(
-    function_name: str, parameters: Sequence[str], signature: Sequence[Any] | None
-) -> list[tuple[str, TensorSpec]]:
-    """The signature's specs with the names that their inputs get."""
-    if signature is None:
-        return []
-    if len(signature) > len(parameters):
-        raise ValueError(
-            f"input_signature has {len(signature)} entries, "
-            f"but {function_name}() has {len(parameters)} parameters"
-        )
-    specs: list[tuple[str, TensorSpec]] = []
-    for parameter, tree in zip(parameters, signature, strict=False):
-        for path, spec in nest.flatten_with_paths(tree, parameter):
-            if not isinstance(spec, TensorSpec):
-                raise TypeError(
-                    f"input_signature declares '{path}' of {function_name}() by a "
-                    f"{type(spec).__name__}; use ot.TensorSpec"
-                )
-            specs.append((spec.name or path, spec))
-    return specs

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
+from onnxtape.compiler.errors import Provenance, located
 from onnxtape.compiler.passes.schedule import schedule_updates
-from onnxtape.errors import InputError
+from onnxtape.errors import ExecutionError, InputError
 from onnxtape.runtime.session import create_session
 from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
@@ -44,7 +45,10 @@ class ConcreteFunction:
         self.output_names: list[str] = traced.output_names
         self.state: list[StateEntry] = traced.state
         # A function that computes nothing has no graph to open.
-        self._step = _compile(traced, providers) if traced.model.graph.outputs else None
+        try:
+            self._step = _compile(traced, providers) if traced.model.graph.outputs else None
+        except ExecutionError as error:
+            raise _explained(error, traced) from None
         self._bound_at = -1
         # Threads may call the same step; its bindings are one run's at a time.
         self._lock = threading.Lock()
@@ -88,7 +92,11 @@ class ConcreteFunction:
         return self.run(arguments.ort_values())
 
     def run(self, values: Sequence[Any]) -> Any:
-        """Run on OrtValues that fit; returns what the Python function returned, with tensors."""
+        """Run on OrtValues that fit; returns what the Python function returned, with tensors.
+
+        Raises:
+            ExecutionError: an operator failed, on an index out of range say.
+        """
         step = self._step
         with self._lock:
             if step is None:
@@ -99,7 +107,10 @@ class ConcreteFunction:
                 if self._bound_at != Changes.count:
                     step.rebind()
                     self._bound_at = Changes.count
-                outputs = step.run(values)
+                try:
+                    outputs = step.run(values)
+                except ExecutionError as error:
+                    raise _explained(error, self.traced) from None
         results = self.traced.results
         if self._single:
             index, constant = results[0]
@@ -135,6 +146,15 @@ class VariableCell:
 
     def replace(self, value: Any) -> None:
         self._variable._set(value)
+
+
+def _explained(error: ExecutionError, traced: TracedStep) -> ExecutionError:
+    """The error with the user's place, if it names one of the trace's nodes."""
+    for node in traced.model.graph:
+        if f"'{node.name}'" in str(error):
+            place = Provenance.from_metadata(node.metadata_props)
+            return ExecutionError(located(str(error), place))
+    return error
 
 
 def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:

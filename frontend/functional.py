@@ -180,22 +180,41 @@ def _symbolic_leaves(tree: Any) -> list[Tensor]:
     return [x for x in nest.flatten(tree) if isinstance(x, Tensor) and x._symbolic is not None]
 
 
-def calls_between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Call]:
-    """The calls that lead from `inputs` to `outputs`, in an order in which they can run.
+@dataclass(frozen=True, slots=True)
+class CallGraph:
+    """What leads from a model's inputs to its outputs.
+
+    Attributes:
+        calls: in an order in which they can run.
+        nodes: layers, inputs and operator calls in the order in which Keras lists them: the
+            furthest from the outputs first. Weights are ordered by it.
+    """
+
+    calls: list[Call]
+    nodes: list[Any]
+
+
+def call_graph(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> CallGraph:
+    """The calls between `inputs` and `outputs`.
 
     Raises:
         ValueError: an output depends on an `Input` that is not among `inputs`.
     """
-    known = {id(t) for t in inputs}
-    order: list[Call] = []
+    given = {id(t) for t in inputs}
+    # Depth first, from the outputs: each call stands behind those it depends on.
+    order: list[Call | InputPlace] = []
+    first_seen: dict[int, int] = {}
     done: set[int] = set()
     pending: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
     while pending:
         tensor, expanded = pending.pop()
         call = tensor._history
-        if id(tensor) in known or id(call) in done:
+        if id(call) in done:
             continue
-        if isinstance(call, InputPlace):
+        is_place = isinstance(call, InputPlace)
+        if id(tensor) in given and not is_place:
+            continue
+        if is_place and id(tensor) not in given:
             raise ValueError(
                 f"the model's outputs depend on Input '{call.name}', which is not among its inputs"
             )
@@ -203,13 +222,40 @@ def calls_between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[C
             raise ValueError(
                 "the model's outputs must be computed from its inputs by layers or ops"
             )
-        if expanded:
+        first_seen.setdefault(id(_node(call)), len(first_seen))
+        if expanded or is_place:
             done.add(id(call))
             order.append(call)
         else:
             pending.append((tensor, True))
             pending.extend((t, False) for t in reversed(call.inputs))
-    return order
+
+    depths = _depths(order, given)
+    unused = [t._history for t in inputs if isinstance(t._history, InputPlace)]
+    nodes = {id(node): node for node in (*map(_node, order), *unused)}
+    ranked = sorted(
+        nodes.values(), key=lambda n: (-depths.get(id(n), 0), first_seen.get(id(n), -1))
+    )
+    return CallGraph([c for c in order if not isinstance(c, InputPlace)], ranked)
+
+
+def _node(call: Call | InputPlace) -> Any:
+    """What a call is listed as: all calls of a layer are one."""
+    return call.layer if isinstance(call, LayerCall) else call
+
+
+def _depths(order: Sequence[Call | InputPlace], given: set[int]) -> dict[int, int]:
+    """The longest way from each node to an output; that of a layer counts for all its calls."""
+    calls: dict[int, int] = {}
+    nodes: dict[int, int] = {}
+    for call in reversed(order):
+        depth = max(calls.get(id(call), 0), nodes.get(id(_node(call)), 0))
+        calls[id(call)] = nodes[id(_node(call))] = depth
+        for tensor in () if isinstance(call, InputPlace) else call.inputs:
+            maker = tensor._history
+            if id(tensor) not in given or isinstance(maker, InputPlace):
+                calls[id(maker)] = max(depth + 1, calls.get(id(maker), 0))
+    return nodes
 
 
 def replay(

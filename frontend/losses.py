@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onnxtape import ops
 from onnxtape.dtypes import is_float
@@ -10,15 +10,15 @@ from onnxtape.engine import B, convert_to_tensor
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.tensor import Tensor
 
-Reduction = Literal["sum_over_batch_size", "sum", "mean", "none"]
+Reduction = Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"]
 
 
 class Loss:
     """A loss: subclasses write `call(y_true, y_pred)`, which gives one value per sample.
 
     Args:
-        reduction: "sum_over_batch_size" (the mean over all values), "sum", "mean" (weighted by the
-            sample weights), or "none" (None).
+        reduction: "sum_over_batch_size" or "mean" (the sum divided by the number of values),
+            "mean_with_sample_weight" (divided by the sum of the weights), "sum", or "none" (None).
     """
 
     def __init__(
@@ -26,10 +26,9 @@ class Loss:
         name: str | None = None,
         reduction: Reduction | None = "sum_over_batch_size",
     ) -> None:
-        if reduction not in ("sum_over_batch_size", "sum", "mean", "none", None):
-            raise ValueError(
-                f"reduction is 'sum_over_batch_size', 'sum', 'mean' or 'none', not {reduction!r}"
-            )
+        if reduction is not None and reduction not in get_args(Reduction):
+            allowed = ", ".join(map(repr, get_args(Reduction)))
+            raise ValueError(f"reduction is one of {allowed}, not {reduction!r}")
         self.name = name or auto_name(to_snake_case(type(self).__name__))
         self.reduction = reduction
 
@@ -55,33 +54,51 @@ class Loss:
             return losses
         if self.reduction == "sum":
             return ops.sum(losses)
-        if self.reduction == "mean" and weights is not None:
-            return ops.divide(ops.sum(losses), ops.sum(B.expand_like(weights, losses)))
+        if self.reduction == "mean_with_sample_weight" and weights is not None:
+            return _divided(ops.sum(losses), ops.sum(weights))
         return ops.mean(losses)
 
 
+def _divided(total: Tensor, count: Tensor) -> Tensor:
+    """Zero where there is nothing to divide by."""
+    nothing = ops.equal(count, 0.0)
+    return ops.where(nothing, 0.0, ops.divide(total, ops.where(nothing, 1.0, count)))
+
+
+def same_rank(x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+    """Make up for an axis of size 1 at the end that only one of the two has.
+
+    As in Keras: (batch,) gets the axis that (batch, 1) has; of more axes, the last is dropped.
+    """
+    rank_1, rank_2 = B.known_rank(x1, "a loss"), B.known_rank(x2, "a loss")
+    if rank_2 == rank_1 + 1:
+        x2, x1 = same_rank(x2, x1)
+    elif rank_1 == rank_2 + 1 and B.dim(x1, -1) == 1:
+        if rank_2 == 1:
+            x2 = ops.expand_dims(x2, -1)
+        else:
+            x1 = ops.squeeze(x1, -1)
+    return x1, x2
+
+
 def _aligned(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of shape (batch, 1) for losses of shape (batch,), and the other way round."""
-    rank, given = B.known_rank(losses, "a loss"), B.known_rank(weights, "sample_weight")
-    if given == rank + 1 and B.dim(weights, -1) == 1:
-        return losses, ops.squeeze(weights, -1)
-    while given < rank:
-        weights, given = ops.expand_dims(weights, -1), given + 1
+    """Losses and weights of one rank; a weight per sample counts for all the sample's losses."""
+    losses, weights = same_rank(losses, weights)
+    missing = B.known_rank(losses, "a loss") - B.known_rank(weights, "sample_weight")
+    for _ in range(missing):
+        weights = ops.expand_dims(weights, -1)
     return losses, weights
-
-
-def _same_rank(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-    """Drop a last axis of size 1 that only one of the two has."""
-    rank_true, rank_pred = B.known_rank(y_true, "a loss"), B.known_rank(y_pred, "a loss")
-    if rank_true == rank_pred + 1 and B.dim(y_true, -1) == 1:
-        return ops.squeeze(y_true, -1), y_pred
-    if rank_pred == rank_true + 1 and B.dim(y_pred, -1) == 1:
-        return y_true, ops.squeeze(y_pred, -1)
-    return y_true, y_pred
 
 
 class MeanSquaredError(Loss):
     """mean((y_true - y_pred)^2) over the last axis."""
+
+    def __init__(
+        self,
+        reduction: Reduction | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_error",
+    ) -> None:
+        super().__init__(name, reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         return mean_squared_error(y_true, y_pred)
@@ -90,9 +107,15 @@ class MeanSquaredError(Loss):
 class MeanAbsoluteError(Loss):
     """mean(|y_true - y_pred|) over the last axis."""
 
+    def __init__(
+        self,
+        reduction: Reduction | None = "sum_over_batch_size",
+        name: str | None = "mean_absolute_error",
+    ) -> None:
+        super().__init__(name, reduction)
+
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
-        target, pred = _prepared(y_true, y_pred)
-        return ops.mean(ops.absolute(ops.subtract(target, pred)), axis=-1)
+        return mean_absolute_error(y_true, y_pred)
 
 
 class SparseCategoricalCrossentropy(Loss):
@@ -183,10 +206,16 @@ def _prepared(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
     pred = convert_to_tensor(y_pred)
     if not is_float(pred.dtype):
         pred = ops.cast(pred, "float32")
-    return _same_rank(convert_to_tensor(y_true, pred.dtype), pred)
+    return same_rank(convert_to_tensor(y_true, pred.dtype), pred)
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:
     """mean((y_true - y_pred)^2) over the last axis."""
     target, pred = _prepared(y_true, y_pred)
     return ops.mean(ops.square(ops.subtract(target, pred)), axis=-1)
+
+
+def mean_absolute_error(y_true: Any, y_pred: Any) -> Tensor:
+    """mean(|y_true - y_pred|) over the last axis."""
+    target, pred = _prepared(y_true, y_pred)
+    return ops.mean(ops.absolute(ops.subtract(target, pred)), axis=-1)

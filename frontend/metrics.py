@@ -10,6 +10,7 @@ from onnxtape import context, initializers, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import ShapeError
+from onnxtape.losses import same_rank
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -74,7 +75,7 @@ class Metric:
 
 
 class Mean(Metric):
-    """The (weighted) mean of all values."""
+    """The (weighted) mean over all samples of the mean of each sample's values."""
 
     def __init__(self, name: str | None = "mean", dtype: npt.DTypeLike = "float32") -> None:
         super().__init__(name, dtype)
@@ -85,29 +86,42 @@ class Mean(Metric):
         """Take values into account.
 
         Args:
-            values: of any shape.
-            sample_weight: broadcasts against them.
+            values: of any shape; the first axis counts the samples.
+            sample_weight: one per sample, or of a shape that broadcasts to that of the values.
         """
         x = convert_to_tensor(values, self.total.dtype)
-        if sample_weight is None:
-            size = ops.size(x)
-            self.total.assign_add(ops.sum(x))
-            self.count.assign_add(size if isinstance(size, int) else ops.cast(size, self.dtype))
-            return
-        weights = convert_to_tensor(sample_weight, x.dtype)
-        rank, given = B.known_rank(x, "Mean"), B.known_rank(weights, "sample_weight")
-        if given == rank + 1 and B.dim(weights, -1) == 1:
-            weights = ops.squeeze(weights, -1)
-        for _ in range(rank - given):
-            weights = ops.expand_dims(weights, -1)
-        weights = B.expand_like(weights, x)
-        self.total.assign_add(ops.sum(ops.multiply(x, weights)))
-        self.count.assign_add(ops.sum(weights))
+        weights = None
+        if sample_weight is not None:
+            x, weights = _weighted(x, convert_to_tensor(sample_weight, x.dtype))
+        x = _per_sample(x)
+        self.total.assign_add(ops.sum(x))
+        if weights is not None:
+            self.count.assign_add(ops.sum(weights))
+        elif B.rank(x) == 0:
+            self.count.assign_add(1.0)
+        else:
+            self.count.assign_add(ops.cast(ops.shape(x)[0], self.dtype))
 
     def result(self) -> Tensor:
         """The mean; 0 before the first value, as in Keras."""
         count = self.count.value
         return ops.divide(self.total, ops.where(ops.equal(count, 0.0), 1.0, count))
+
+
+def _weighted(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Values times weights, and each sample's weight; as Keras's reduce_to_samplewise_values."""
+    x, weights = same_rank(x, weights)
+    rank, given = B.known_rank(x, "Mean"), B.known_rank(weights, "sample_weight")
+    if rank > given:
+        x = ops.mean(x, axis=list(range(given, rank)))
+    weights = B.expand_like(weights, x)
+    return ops.multiply(x, weights), _per_sample(weights)
+
+
+def _per_sample(x: Tensor) -> Tensor:
+    """The mean over all axes but the first."""
+    rank = B.known_rank(x, "Mean")
+    return ops.mean(x, axis=list(range(1, rank))) if rank > 1 else x
 
 
 class MeanMetricWrapper(Mean):

@@ -123,8 +123,8 @@ def _lanes(shape: Any, seed: Any) -> tuple[Tensor, Tensor, Any]:
         generator: Any = global_generator()
     elif isinstance(seed, SeedGenerator):
         generator = seed
-    elif isinstance(seed, int):
-        generator = _Fixed(seed)
+    elif isinstance(seed, (int, np.integer)):
+        generator = _Fixed(int(seed))
     else:
         raise TypeError(f"seed is None, an int or a SeedGenerator, not {type(seed).__name__}")
     dims = B.constant_value(shape_tensor(shape))
@@ -175,17 +175,19 @@ def uniform(
         seed: a `SeedGenerator` to draw from; an int for always the same numbers; by default the
             global stream.
     """
-    _require_float(dtype)
+    made = _require_float(dtype)
+    if maxval < minval:
+        raise ValueError(f"uniform: maxval is {maxval}, less than minval, {minval}")
     high, low, total = _lanes(shape, seed)
-    unit = B.op("Mul", _joined(high, low, total, shape), 2.0**-24)
-    return B.cast(_scaled(unit, minval, maxval), np.dtype(dtype))
-
-
-def _scaled(unit: Tensor, minval: Any, maxval: Any) -> Tensor:
-    if (minval, maxval) == (0.0, 1.0):
-        return unit
-    low = convert_to_tensor(minval, _FLOAT32)
-    return B.op("Add", B.op("Mul", unit, convert_to_tensor(maxval - minval, _FLOAT32)), low)
+    x = B.op("Mul", _joined(high, low, total, shape), 2.0**-24)
+    if (minval, maxval) != (0, 1):
+        x = B.op("Add", B.op("Mul", x, float(maxval - minval)), float(minval))
+    if (minval, maxval) != (0, 1) or made.itemsize < 4:
+        # Rounding must not reach maxval.
+        coarse = made if made.itemsize < 4 else _FLOAT32
+        below = np.nextafter(np.asarray(maxval, coarse), np.asarray(minval, coarse))
+        x = B.op("Min", x, float(below))
+    return B.cast(x, made)
 
 
 def normal(
@@ -199,7 +201,7 @@ def normal(
 
     Args: as for `uniform`.
     """
-    _require_float(dtype)
+    made = _require_float(dtype)
     high, low, total = _lanes(shape, seed)
     # (k + 1) / 2^24 lies in (0, 1], so its logarithm is finite.
     radius = B.op("Log", B.op("Mul", B.op("Add", high, 1.0), 2.0**-24))
@@ -208,11 +210,11 @@ def normal(
     first = B.op("Mul", radius, B.op("Cos", angle))
     second = B.op("Mul", radius, B.op("Sin", angle))
     z = _joined(first, second, total, shape)
-    if stddev != 1.0:
-        z = B.op("Mul", z, convert_to_tensor(stddev, _FLOAT32))
-    if mean != 0.0:
-        z = B.op("Add", z, convert_to_tensor(mean, _FLOAT32))
-    return B.cast(z, np.dtype(dtype))
+    if stddev != 1:
+        z = B.op("Mul", z, float(stddev))
+    if mean != 0:
+        z = B.op("Add", z, float(mean))
+    return B.cast(z, made)
 
 
 def truncated_normal(
@@ -229,6 +231,7 @@ def truncated_normal(
 
     Args: as for `uniform`.
     """
+    made = _require_float(dtype)
     bound = math.erf(math.sqrt(2.0))
     u = uniform(shape, -bound, bound, seed=seed)
     w = B.op("Neg", B.op("Log", B.op("Sub", 1.0, B.op("Mul", u, u))))
@@ -247,9 +250,9 @@ def truncated_normal(
     ):
         p = B.op("Add", B.op("Mul", p, w), c)
     z = B.op("Mul", B.op("Mul", p, u), math.sqrt(2.0) * stddev)
-    if mean != 0.0:
-        z = B.op("Add", z, mean)
-    return B.cast(z, np.dtype(dtype))
+    if mean != 0:
+        z = B.op("Add", z, float(mean))
+    return B.cast(z, made)
 
 
 def randint(
@@ -274,8 +277,11 @@ def dropout(
     noise_shape: Any = None,
     seed: int | SeedGenerator | None = None,
 ) -> Tensor:
-    """Elements set to zero with probability `rate`, the others divided by 1 - rate."""
+    """Elements set to zero with probability `rate` in [0, 1), the others divided by 1 - rate."""
     x = convert_to_tensor(inputs)
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: rate lies in [0, 1), not at {rate}")
+    _require_float(x.dtype)
     shape = B.shape_tensor(x) if noise_shape is None else noise_shape
     kept = B.op("GreaterOrEqual", uniform(shape, seed=seed), float(rate))
     scale = B.op("Mul", B.cast(kept, x.dtype), 1.0 / (1.0 - rate))
@@ -284,6 +290,8 @@ def dropout(
     return B.op("Mul", x, scale)
 
 
-def _require_float(dtype: npt.DTypeLike) -> None:
-    if not is_float(np.dtype(dtype)):
-        raise TypeError(f"random floats have a floating-point dtype, not {np.dtype(dtype)}")
+def _require_float(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    made = np.dtype(dtype)
+    if not is_float(made):
+        raise TypeError(f"random floats have a floating-point dtype, not {made}")
+    return made

@@ -155,6 +155,15 @@ class Tensor(Operators):
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return Tensor, (np.array(self.numpy()),)
+
     def __bool__(self) -> bool:
         if self._symbolic is not None:
             self._no_value("Python took its truth value (an `if`, `while`, `and` or `not`)")

@@ -204,6 +204,18 @@ def _finish(
         value.name = name
         graph.outputs.append(value)
 
+    brought: dict[str, ir.Value] = {
+        slot.input._symbol.name: slot.input._symbol for slot in step.slots.values()
+    }
+
+    def result_name(name: str) -> str:
+        # What the user calls by name keeps it, not a variable that has the same.
+        state_input = brought.pop(name, None)
+        if state_input is None:
+            return builder.claim_name(name)
+        state_input.name = builder.claim_name(f"{name}.state")
+        return name
+
     results: list[tuple[int | None, Any]] = []
     named = nest.flatten_with_paths(returned)
     for i, (leaf, (path, _)) in enumerate(zip(leaves, named, strict=True)):
@@ -214,14 +226,13 @@ def _finish(
             continue
         results.append((len(graph.outputs), None))
         name = path if isinstance(returned, Mapping) else f"output_{i}"
-        output(step.symbol(leaf), builder.claim_name(name))
+        output(step.symbol(leaf), result_name(name))
     output_names = [value.name or "" for value in graph.outputs]
 
     state: list[StateEntry] = []
     for variable, slot in step.slots.items():
-        brought: ir.Value = slot.input._symbol
-        graph.inputs.append(brought)
-        name = brought.name or ""
+        graph.inputs.append(slot.input._symbol)
+        name = slot.input._symbol.name
         output_name = None
         if slot.current is not slot.input:
             output_name = builder.claim_name(f"{name}.next")

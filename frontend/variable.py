@@ -128,7 +128,7 @@ class Variable(Operators):
         self._check_shape(tensor)
         recorded = any(tape._tracks(tensor) for tape in _state.tapes)
         if _state.symbolic is not None:
-            if recorded:
+            if recorded and tensor._symbolic is not None:
                 tensor = Tensor._from_symbol(tensor._symbol, _state.symbolic)
             _state.symbolic.assign(self, tensor)
         elif tensor._symbolic is not None:
@@ -194,6 +194,17 @@ class Variable(Operators):
 
             self._set(values.copy_from_numpy(values.to_numpy(self._tensor._ort)))
         return self._tensor._ort
+
+    # A copy (also deep, or pickled) is a variable of its own, with memory of its own.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tensor": self.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from onnxtape.runtime import values
+
+        self.__dict__.update(state)
+        self._set(values.copy_from_numpy(state["_tensor"]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self.numpy(), dtype=dtype)

@@ -9,8 +9,8 @@ import numpy as np
 from onnxtape import activations, initializers, ops, random
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.errors import ShapeError
 from onnxtape.layers.layer import Layer
+from onnxtape.ops.axes import refused
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -53,7 +53,7 @@ class Dense(Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if not input_shape or input_shape[-1] is None:
-            raise ShapeError(
+            raise refused(
                 f"Dense '{self.name}' needs inputs whose last dimension is known, "
                 f"not {format_shape(input_shape)}"
             )
@@ -73,14 +73,16 @@ class Dense(Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Tensor:
-        x = convert_to_tensor(inputs)
-        shape = B.shape(x)
-        if shape is not None and (not shape or shape[-1] not in (self.kernel.shape[0], None)):
-            raise ShapeError(
+        # Integers too: a layer computes in its own dtype.
+        x = convert_to_tensor(inputs, self.dtype)
+        rank = B.known_rank(x, f"Dense '{self.name}'")
+        width = B.dim(x, -1) if rank else None
+        if rank == 0 or (isinstance(width, int) and width != self.kernel.shape[0]):
+            raise refused(
                 f"Dense '{self.name}' was built for inputs whose last dimension is "
-                f"{self.kernel.shape[0]}, but got {format_shape(shape)}"
+                f"{self.kernel.shape[0]}, but got {format_shape(B.shape(x))}"
             )
-        if self.bias is not None and shape is not None and len(shape) == 2:
+        if self.bias is not None and rank == 2:
             y = B.op("Gemm", x, self.kernel.value, self.bias.value)
         else:
             y = ops.matmul(x, self.kernel)

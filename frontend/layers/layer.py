@@ -43,8 +43,12 @@ class Layer:
         name: by default the class's name in snake case, counted.
         trainable: whether its weights are.
         dtype: of its weights; floating-point inputs are cast to it.
-        activity_regularizer: a function of the outputs whose value is added to the losses.
+        activity_regularizer: a function of the outputs, whose value, divided by the batch size, is
+            added to the losses.
     """
+
+    #: Attributes that hold layers and variables.
+    _tracked: dict[str, Any]
 
     def __init__(
         self,
@@ -63,7 +67,12 @@ class Layer:
         # What the layer was built for: a TensorSpec per input.
         self._input_specs: Any = None
         self._output_shape: Any = None
-        self._call_takes_training = "training" in inspect.signature(self.call).parameters
+        parameters = inspect.signature(self.call).parameters
+        training = parameters.get("training")
+        self._call_takes_training = training is not None
+        self._training_default = None
+        if training is not None and training.default is not training.empty:
+            self._training_default = training.default
 
     # Weights ------------------------------------------------------------------------------------
 
@@ -139,7 +148,9 @@ class Layer:
         found: dict[int, Variable] = {}
         for layer in self._flatten_layers():
             own = [part for part in layer._parts() if isinstance(part, Variable)]
-            for variable in (*layer.__dict__.get("_own_weights", ()), *own):
+            own = [*layer.__dict__.get("_own_weights", ()), *own]
+            # As in Keras: a layer's parameters first, whether they are frozen or not.
+            for variable in sorted(own, key=lambda v: v.role != "parameter"):
                 found.setdefault(id(variable), variable)
         return list(found.values())
 
@@ -255,6 +266,12 @@ class Layer:
         args, kwargs = nest.map_structure(self._as_input, (args, kwargs))
         functional = is_functional((args, kwargs))
         inherited = _calls.training
+        inner = dict(kwargs)
+        training = inner.pop("training", None)
+        if training is None:
+            training = self._training_default if inherited is None else inherited
+        if self._call_takes_training and training is not None:
+            inner["training"] = training
         with ExitStack() as stack:
             if functional:
                 stack.enter_context(context.entered(functional_context()))
@@ -265,16 +282,12 @@ class Layer:
             if not self.built:
                 self._build_for(args, kwargs)
             _calls.depth += 1
+            _calls.training = training
             try:
-                inner = dict(kwargs)
-                if self._call_takes_training:
-                    if inner.get("training") is None and inherited is not None:
-                        inner["training"] = inherited
-                    _calls.training = inner.get("training", inherited)
                 outputs = self.call(*args, **inner)
                 if self.activity_regularizer is not None:
                     for output in nest.flatten(outputs):
-                        self.add_loss(self.activity_regularizer(output))
+                        self.add_loss(_per_sample(self.activity_regularizer(output), output))
             finally:
                 _calls.depth -= 1
                 _calls.training = inherited
@@ -300,7 +313,7 @@ class Layer:
         self._input_specs = nest.map_structure(_spec, first)
 
     def _remember(self, call: Any, args: Any, kwargs: Any, outputs: Any) -> Any:
-        """Give functional outputs their history; an output that is an input gets a name of its own."""
+        """Give functional outputs their history; one that is an input becomes another tensor."""
         given = {id(x) for x in nest.flatten((args, kwargs))}
         outputs = nest.map_structure(
             lambda t: Tensor._from_symbol(t._symbol, t._symbolic) if id(t) in given else t, outputs
@@ -314,6 +327,15 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _per_sample(loss: Any, output: Tensor) -> Tensor:
+    """An activity's loss divided by the batch size."""
+    total = convert_to_tensor(loss)
+    if B.known_rank(output, "activity_regularizer") == 0:
+        return total
+    count = B.cast(B.op("Squeeze", B.dim_tensor(output, 0)), total.dtype)
+    return B.op("Div", total, B.op("Max", count, 1.0))
 
 
 def _spec(x: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 from onnxtape import nest
+from onnxtape.compiler.dims import format_shape
+from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
+from onnxtape.ops.axes import may_equal, refused
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 
@@ -15,8 +18,8 @@ from onnxtape.tensor import Tensor
 class Model(Layer):
     """A model.
 
-    `Model(inputs, outputs)` makes a functional one of tensors that began with `ot.Input`. Subclasses
-    write `__init__` and `call(inputs, training=False)` instead.
+    `Model(inputs, outputs)` makes a functional one of tensors that began with `ot.Input`.
+    Subclasses write `__init__` and `call(inputs, training=False)` instead.
 
     Args:
         inputs: a tensor, or a nested structure of them.
@@ -82,7 +85,7 @@ class Functional(Model):
     """A model made of tensors; see `Model`."""
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        from onnxtape.functional import LayerCall, calls_between, is_functional
+        from onnxtape.functional import InputPlace, LayerCall, call_graph, is_functional
         from onnxtape.naming import auto_name
 
         super().__init__(name=name or auto_name("functional"), **kwargs)
@@ -95,16 +98,22 @@ class Functional(Model):
         self.inputs: list[Tensor] = nest.flatten(inputs)
         self.outputs: list[Tensor] = nest.flatten(outputs)
         self._input_tree, self._output_tree = inputs, outputs
-        self._calls = calls_between(self.inputs, self.outputs)
-        layers: dict[int, Layer] = {}
-        shapes: dict[int, Any] = {}
-        for call in self._calls:
+        graph = call_graph(self.inputs, self.outputs)
+        self._calls = graph.calls
+        self._shapes: dict[int, Any] = {}
+        for call in graph.calls:
             if isinstance(call, LayerCall):
-                layers.setdefault(id(call.layer), call.layer)
                 made = [t.shape for t in call.outputs]
-                shapes.setdefault(id(call.layer), made[0] if len(made) == 1 else made)
-        self._layers = list(layers.values())
-        self._shapes = shapes
+                self._shapes.setdefault(id(call.layer), made[0] if len(made) == 1 else made)
+        places = {id(t._history): t.shape for t in self.inputs}
+        self._layers: list[Layer] = []
+        for node in graph.nodes:
+            if isinstance(node, InputPlace):
+                layer = InputLayer(node.name)
+                self._shapes[id(layer)] = places[id(node)]
+                self._layers.append(layer)
+            elif isinstance(node, Layer):
+                self._layers.append(node)
         self.built = True
 
     @property
@@ -122,28 +131,36 @@ class Functional(Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         from onnxtape.functional import replay
 
+        values = replay(self._calls, self.inputs, self.outputs, self._in_order(inputs))
+        return nest.pack_like(self._output_tree, values)
+
+    def _in_order(self, inputs: Any) -> list[Any]:
+        """The given inputs, one for each of the model's; those of a dict by their keys."""
+        tree = self._input_tree
+        if isinstance(tree, Mapping) and isinstance(inputs, Mapping):
+            if missing := [key for key in tree if key not in inputs]:
+                raise ValueError(f"model '{self.name}' was given no input {missing[0]!r}")
+            inputs = [inputs[key] for key in tree]
         given = nest.flatten(inputs)
         if len(given) != len(self.inputs):
             raise ValueError(
                 f"model '{self.name}' takes {len(self.inputs)} inputs, but {len(given)} were given"
             )
-        values = replay(self._calls, self.inputs, self.outputs, given)
-        return nest.pack_like(self._output_tree, values)
+        for value, place in zip(given, self.inputs, strict=True):
+            if not may_equal(B.shape(convert_to_tensor(value)), B.shape(place)):
+                raise refused(
+                    f"model '{self.name}' takes {format_shape(place.shape)} for its input "
+                    f"'{spec_of_input(place).name}', not {format_shape(B.shape(value))}"
+                )
+        return given
 
     def _summary_rows(self) -> list[tuple[Layer, Any]]:
-        from onnxtape.functional import InputPlace
-
-        inputs = [
-            (InputLayer(t._history.name), t.shape)
-            for t in self.inputs
-            if isinstance(t._history, InputPlace)
-        ]
-        return [*inputs, *((layer, self._shapes[id(layer)]) for layer in self._layers)]
+        return [(layer, self._shapes[id(layer)]) for layer in self._layers]
 
 
 def spec_of_input(tensor: Tensor) -> TensorSpec:
-    """The `TensorSpec` of a tensor made by `ot.Input`."""
-    return TensorSpec(tensor.shape, tensor.dtype, tensor._history.name)
+    """The `TensorSpec` of a model's input, with the name that `ot.Input` gave it."""
+    return TensorSpec(tensor.shape, tensor.dtype, getattr(tensor._history, "name", None))
 
 
 class InputLayer(Layer):

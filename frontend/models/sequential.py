@@ -50,7 +50,13 @@ class Sequential(Model):
             self._build_from_input()
 
     def pop(self) -> Layer:
-        """Take the top layer off."""
+        """Take the top layer off.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._stack:
+            raise ValueError(f"Sequential '{self.name}' has no layers")
         *rest, last = self._stack
         self._stack = rest
         self._build_from_input()

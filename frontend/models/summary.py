@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,20 @@ def print_summary(model: Model, print_fn: Callable[[str], None] | None) -> None:
     Args:
         print_fn: takes the text as one string; by default it is printed to the terminal.
     """
-    import rich.box
     import rich.console
     import rich.markup
     import rich.table
 
-    table = rich.table.Table(box=rich.box.HEAVY_HEAD, show_lines=True)
-    table.add_column("Layer (type)", width=32)
-    table.add_column("Output Shape", width=22)
-    table.add_column("Param #", width=13, justify="right")
+    out = io.StringIO() if print_fn is not None else None
+    console = rich.console.Console(file=out, highlight=False)
+    # Keras's widths.
+    width = min(88, console.width - 4)
+    ends = [0, *(int(share * width) for share in (0.45, 0.8, 1.0))]
+    widths = [end - start for start, end in itertools.pairwise(ends)]
+    table = rich.table.Table(width=width, show_lines=True)
+    table.add_column("Layer (type)", width=widths[0])
+    table.add_column("Output Shape", width=widths[1])
+    table.add_column("Param #", width=widths[2], justify="right")
     for layer, shape in model._summary_rows():
         title = f"{layer.name} ({type(layer).__name__})"
         count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
@@ -35,8 +41,6 @@ def print_summary(model: Model, print_fn: Callable[[str], None] | None) -> None:
 
     trainable = _count(model.trainable_weights)
     frozen = _count(model.non_trainable_weights)
-    out = io.StringIO() if print_fn is not None else None
-    console = rich.console.Console(file=out, highlight=False, width=80 if out else None)
     console.print(f'[bold]Model: "{rich.markup.escape(model.name)}"[/bold]')
     console.print(table)
     for label, (params, size) in (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxtape import context
+from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.errors import located
 from onnxtape.errors import ShapeError
 
@@ -43,3 +44,13 @@ def normalized_axes(axis: Axis, rank: int, what: str) -> list[int]:
     if len(set(axes)) < len(axes):
         raise refused(f"{what}: an axis occurs twice in {tuple(given)}")
     return axes
+
+
+def may_equal(a: Shape | None, b: Shape | None, but: int | None = None) -> bool:
+    """Whether nothing that is known now keeps two shapes from being equal (`but` on one axis)."""
+    if a is None or b is None:
+        return True
+    return len(a) == len(b) and all(
+        i == but or x == y or not (isinstance(x, int) and isinstance(y, int))
+        for i, (x, y) in enumerate(zip(a, b, strict=True))
+    )

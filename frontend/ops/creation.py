@@ -112,15 +112,16 @@ def arange(
     if stop is None:
         start, stop = 0, start
     bounds = (start, stop, step)
-    if any(isinstance(v, float) for v in bounds) and all(
-        isinstance(v, (int, float)) for v in bounds
-    ):
-        # Counted in double precision, as NumPy does: in float32, 0.3 / 0.1 is more than 3.
-        return B.constant(np.arange(*bounds).astype(dtype or "float32"))
+    if all(isinstance(v, (int, float)) for v in bounds):
+        if any(isinstance(v, float) for v in bounds):
+            # Counted in double precision, as NumPy does: in float32, 0.3 / 0.1 is more than 3.
+            return B.constant(np.arange(*bounds).astype(dtype or "float32"))
+        tensors = [B.scalar(v, INT64) for v in bounds]
+        return B.cast(B.op("Range", *tensors), np.dtype(dtype or "int32"))
     tensors = operands(*bounds)
-    given = tensors[0].dtype if dtype is None else np.dtype(dtype)
     # Range has kernels for few dtypes.
-    return B.cast(B.op("Range", *map(widened, tensors)), given)
+    numbers = B.op("Range", *map(widened, tensors))
+    return B.cast(numbers, tensors[0].dtype if dtype is None else np.dtype(dtype))
 
 
 def linspace(start: float, stop: float, num: int = 50, dtype: npt.DTypeLike = "float32") -> Tensor:
@@ -142,6 +143,9 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "fl
     indices = convert_to_tensor(x, INT64)
     rank = B.known_rank(indices, "one_hot")
     axis = normalized(axis, rank + 1, "one_hot")
+    if rank == 0:
+        # ONNX takes no scalar.
+        return B.op("Squeeze", one_hot(B.op("Reshape", indices, [1]), num_classes, 1, dtype), [0])
     # ONNX counts negative indices from the end; here, as in Keras, they have no class.
     no_class = B.scalar(num_classes, INT64)
     indices = B.op("Where", B.op("Less", indices, 0), no_class, indices)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxtape.compiler.dims import Shape, format_shape
+from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.axes import normalized, refused
+from onnxtape.ops.axes import may_equal, normalized, refused
 from onnxtape.ops.promotion import INT64, operands
 from onnxtape.tensor import Tensor
 
@@ -164,7 +164,7 @@ def sparse_categorical_crossentropy(
     if has_axis and (B.dim(labels, axis) == 1 or not isinstance(B.dim(labels, axis), int)):
         labels = B.op("Squeeze", labels, [axis])
     samples = [d for a, d in enumerate(B.shape(out) or ()) if a != axis]
-    if not _may_equal(B.shape(labels), tuple(samples)):
+    if not may_equal(B.shape(labels), tuple(samples)):
         raise refused(
             f"{what} takes integer targets of shape {format_shape(samples)} for outputs of shape "
             f"{format_shape(B.shape(out))}, not {format_shape(shape)}"
@@ -221,17 +221,8 @@ def _log_probabilities(out: Tensor, from_logits: bool, axis: int) -> Tensor:
 
 
 def _require_same_shape(target: Tensor, output: Tensor, what: str) -> None:
-    if not _may_equal(B.shape(target), B.shape(output)):
+    if not may_equal(B.shape(target), B.shape(output)):
         raise refused(
             f"{what} takes targets and outputs of one shape, not "
             f"{format_shape(B.shape(target))} and {format_shape(B.shape(output))}"
         )
-
-
-def _may_equal(a: Shape | None, b: Shape | None) -> bool:
-    """Whether nothing that is known now keeps the shapes from being equal."""
-    if a is None or b is None:
-        return True
-    return len(a) == len(b) and all(
-        x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(a, b, strict=True)
-    )

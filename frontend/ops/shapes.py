@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from onnxtape.compiler.dims import broadcast_shapes, format_shape, is_static
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.axes import Axis, normalized, normalized_axes, refused
+from onnxtape.ops.axes import Axis, may_equal, normalized, normalized_axes, refused
 from onnxtape.ops.creation import shape_tensor, static_shape
 from onnxtape.ops.promotion import operands
 from onnxtape.tensor import Tensor
@@ -68,7 +69,19 @@ def size(x: Any) -> Any:
 
 def reshape(x: Any, newshape: Any) -> Tensor:
     """The same elements in another shape; one entry may be -1, entries may be scalar tensors."""
-    return B.op("Reshape", convert_to_tensor(x), shape_tensor(newshape), allowzero=1)
+    t = convert_to_tensor(x)
+    wanted, given = static_shape(newshape), B.shape(t)
+    if wanted is not None and is_static(given) and not _holds(wanted, given):
+        raise refused(f"reshape: {format_shape(given)} has no shape {format_shape(wanted)}")
+    return B.op("Reshape", t, shape_tensor(newshape), allowzero=1)
+
+
+def _holds(wanted: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Whether a shape, in which one entry may be -1, has as many elements as another."""
+    count, known = math.prod(given), math.prod(d for d in wanted if d != -1)
+    if min(wanted, default=0) < -1 or wanted.count(-1) > 1:
+        return False
+    return count % known == 0 if -1 in wanted and known else count == known
 
 
 def ravel(x: Any) -> Tensor:
@@ -151,6 +164,10 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
         raise refused("concatenate needs at least one tensor")
     tensors = operands(*xs)
     axis = normalized(axis, B.known_rank(tensors[0], "concatenate"), "concatenate")
+    shapes = [B.shape(t) for t in tensors]
+    if not all(may_equal(shapes[0], shape, but=axis) for shape in shapes[1:]):
+        listed = ", ".join(map(format_shape, shapes))
+        raise refused(f"concatenate: {listed} differ in more than axis {axis}")
     return tensors[0] if len(tensors) == 1 else B.op("Concat", *tensors, axis=axis)
 
 

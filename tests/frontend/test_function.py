@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gc
 import re
 import threading
@@ -16,7 +18,7 @@ import pytest
 
 import onnxtape as ot
 from onnxtape.errors import InputError, ShapeError, TracingError, VariableError
-from tests.frontend.training import Training, batches
+from tests.frontend.training import CLASSES, Training, batches
 
 Array = npt.NDArray[Any]
 Pair = namedtuple("Pair", ["first", "second"])
@@ -273,6 +275,7 @@ def test_flags_and_names_have_a_trace_for_each_value() -> None:
     np.testing.assert_allclose(activate(x, "tanh"), np.tanh(x), rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(activate(x, "relu", False), np.maximum(x, 0))
     assert activate.trace_count == 3
+    np.testing.assert_array_equal(activate(x, negate=np.float32(1) > 0), -np.maximum(x, 0))
 
 
 def test_every_kind_of_parameter() -> None:
@@ -518,6 +521,19 @@ def test_a_failed_first_call_does_not_count_as_the_first() -> None:
     assert step(floats(2, 3), floats(2, 3)).shape == (2, 2)
 
 
+def test_a_failed_call_teaches_nothing_about_sizes() -> None:
+    @ot.function
+    def step(x: Any, y: Any) -> Any:
+        return x + y
+
+    with pytest.raises(ShapeError):
+        step(floats(5, 3), floats(6, 3))
+    step(floats(2, 3), floats(2, 3))
+    step(floats(7, 3), floats(7, 3))
+    shapes = [spec.shape for spec in step.get_concrete_function(floats(7, 3), floats(7, 3)).inputs]
+    assert shapes == [("batch", 3), ("batch", 3)]
+
+
 def test_a_variable_refuses_another_shape_when_traced() -> None:
     variable = ot.Variable([1.0, 2.0], name="weights")
     with pytest.raises(VariableError, match=r"variable 'weights' has shape \(2,\) .* shape \(3,\)"):
@@ -556,6 +572,67 @@ def test_a_method_keeps_its_instance_and_the_class_does_not() -> None:
     del add
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_methods_of_dataclasses(frozen: bool) -> None:
+    """They have no hash, or are equal where they are not the same."""
+
+    @dataclasses.dataclass(frozen=frozen)
+    class Scaled:
+        factor: float
+        seen: list[Any] = dataclasses.field(default_factory=list, compare=False)
+
+        @ot.function
+        def scale(self, x: Any) -> Any:
+            self.seen.append(1)
+            return x * self.factor
+
+    one, two = Scaled(2.0), Scaled(2.0)
+    for instance in (one, two, one):
+        np.testing.assert_array_equal(instance.scale(floats(2)), floats(2) * 2)
+    assert (one.seen, two.seen) == ([1], [1])
+    assert len(Scaled.scale._methods) == 2
+    del one, two, instance
+    gc.collect()
+    assert len(Scaled.scale._methods) == 0
+
+
+def test_callable_objects_and_partials() -> None:
+    model = ot.Sequential([ot.Input((3,)), ot.layers.Dense(2)])
+    np.testing.assert_allclose(ot.function(model)(floats(4, 3)), model(floats(4, 3)), rtol=1e-5)
+    add = ot.function(functools.partial(lambda a, b: a + b, b=2.0))
+    np.testing.assert_array_equal(add(floats(3)), floats(3) + 2)
+
+
+def test_static_and_class_methods_and_super() -> None:
+    class Base:
+        offset = 3.0
+
+        @staticmethod
+        @ot.function
+        def static(x: Any) -> Any:
+            return x + 1
+
+        @classmethod
+        @ot.function
+        def of_class(cls, x: Any) -> Any:
+            return x + cls.offset
+
+        @ot.function(fallback="error")
+        def method(self, x: Any) -> Any:
+            return x + 5
+
+    class Derived(Base):
+        @ot.function
+        def method(self, x: Any) -> Any:
+            return super().method(x) * 2
+
+    x = floats(2)
+    np.testing.assert_array_equal(Base.static(x), x + 1)
+    np.testing.assert_array_equal(Derived().static(x), x + 1)
+    np.testing.assert_array_equal(Derived.of_class(x), x + 3)
+    np.testing.assert_array_equal(Derived().method(x), (x + 5) * 2)
 
 
 def test_functions_in_functions_become_one_graph() -> None:
@@ -776,11 +853,27 @@ def test_a_step_that_fails_while_running_leaves_the_state() -> None:
 
     step(np.asarray([0, 3]))
     before = table.numpy()
-    with pytest.raises(ot.errors.ExecutionError, match="Gather"):
+    line = step.python_function.__code__.co_firstlineno + 2
+    with pytest.raises(ot.errors.ExecutionError, match=rf"Gather(?s:.*)test_function\.py:{line}$"):
         step(np.asarray([0, 9]))
     np.testing.assert_array_equal(table.numpy(), before)
     step(np.asarray([0, 1]))
     assert not np.array_equal(table.numpy(), before)
+
+
+@pytest.mark.parametrize("wrong", [-99, CLASSES])
+def test_a_batch_that_a_training_step_fails_on_changes_no_state(wrong: int) -> None:
+    training = Training()
+    (x, y), *_ = batches(1)
+    training.step(x, y)
+    stream = ot.random.global_generator().state
+    before = [*training.state(), stream.numpy()]
+    with pytest.raises(ot.errors.ExecutionError, match=r"(?s)index|indices.*training\.py:\d+"):
+        training.step(x, np.where(y == y[0], wrong, y))
+    for old, new in zip(before, [*training.state(), stream.numpy()], strict=True):
+        np.testing.assert_array_equal(old, new)
+    training.step(x, y)
+    assert not np.array_equal(before[0], training.state()[0])
 
 
 def test_fallback_has_two_values() -> None:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
 from onnxtape.runtime.artifact import Artifact, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file
+
 from onnxtape.runtime import artifact as artifact_module
 from onnxtape.runtime.artifact import InferenceGraph, read_artifact, write_artifact
 from onnxtape.runtime.errors import ArtifactError, CheckpointError
 from onnxtape.runtime.manifest import Manifest, StateEntry, TensorEntry
-from safetensors.numpy import load_file
 
 Edit = Callable[[dict[str, Any]], object]
 

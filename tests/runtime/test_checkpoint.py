@@ -12,6 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from onnxtape.runtime import checkpoint
 from onnxtape.runtime.checkpoint import (
     check_state,

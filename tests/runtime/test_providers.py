@@ -7,6 +7,7 @@ from types import ModuleType
 
 import onnxruntime
 import pytest
+
 from onnxtape.runtime.errors import ProviderError
 from onnxtape.runtime.providers import load_onnxruntime, resolve_providers
 

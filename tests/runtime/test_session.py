@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+
 from onnxtape.runtime.errors import ExecutionError, ProviderError
 from onnxtape.runtime.session import (
     _require_providers,

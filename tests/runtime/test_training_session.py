@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+
 from onnxtape.runtime import training_session as training_session_module
 from onnxtape.runtime.artifact import read_artifact, write_artifact
 from onnxtape.runtime.errors import (

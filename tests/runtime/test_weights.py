@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from onnxtape.runtime import weights as weights_module
 from onnxtape.runtime.dtypes import DTYPES, numpy_dtype
 from onnxtape.runtime.errors import ArtifactError

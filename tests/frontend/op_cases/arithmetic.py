@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, fixed, given, integers, sample
 
 #: name -> NumPy's function, whether integers stay integers, whether it has a gradient.
@@ -39,8 +40,9 @@ def binary() -> Iterator[Case]:
             y = sample(right, 0.6, 2.5, seed=3) * np.where(sample(right, seed=4) < 0, -1, 1)
             # A batch of one would grow to two, which does not broadcast to five.
             first = fixed(x, "float32") if left == (1,) else given(x, "float32")
+            second = given(y, "float32") if left == right else fixed(y, "float32")
             whole = differentiable and 0 not in left
-            yield Case(name, [first, fixed(y, "float32")], oracle, gradient=whole)
+            yield Case(name, [first, second], oracle, gradient=whole)
         x, y = sample((3, 4), 0.5, 3.0), sample((3, 4), 0.6, 2.5, seed=1)
         for dtype in ("float16", "float64"):
             yield Case(name, [given(x, dtype), given(y, dtype)], oracle)
@@ -64,9 +66,12 @@ def power() -> Iterator[Case]:
     for exponent_ in (0, 1, 2, 3, -1, 0.5):
         values = signed if float(exponent_).is_integer() else base
         yield Case(
-            "power", [given(values, "float32"), exponent_], np.power, gradient=True,
+            "power",
+            [given(values, "float32"), exponent_],
+            np.power,
+            gradient=True,
             note=f"to the {exponent_}",
-        )  # fmt: skip
+        )
     yield Case("power", [2.0, given(signed, "float32")], np.power, gradient=True)
     yield Case("power", [given(base, "float64"), fixed(exponent, "float64")], np.power)
     for dtype in ("int32", "int64", "int8", "uint8"):
@@ -95,8 +100,12 @@ def unary() -> Iterator[Case]:
     yield Case("absolute", [given([True, False])], lambda x: x)
     yield Case("square", [given([True, False])], np.square, dtype="int32")
     for dtype in ("float32", "float16", "float64"):
-        yield Case("reciprocal", [given(sample((3, 2), 0.5, 3.0), dtype)], np.reciprocal,
-                   gradient=dtype == "float32")  # fmt: skip
+        yield Case(
+            "reciprocal",
+            [given(sample((3, 2), 0.5, 3.0), dtype)],
+            np.reciprocal,
+            gradient=dtype == "float32",
+        )
     yield Case("reciprocal", [given([1, 2, -4], "int32")], lambda x: 1 / x, dtype="float32")
 
 
@@ -122,8 +131,12 @@ def clip() -> Iterator[Case]:
     yield Case("clip", [given(x, "float32"), -1, 1], np.clip, note="whole bounds")
     yield Case("clip", [given(x, "float64"), fixed(-0.7, "float64"), 0.8], np.clip)
     low, high = sample((4,), -1.0, -0.2), sample((4,), 0.2, 1.0)
-    yield Case("clip", [given(x, "float32"), fixed(low, "float32"), fixed(high, "float32")],
-               np.clip, gradient=True)  # fmt: skip
+    yield Case(
+        "clip",
+        [given(x, "float32"), fixed(low, "float32"), fixed(high, "float32")],
+        np.clip,
+        gradient=True,
+    )
     yield Case("clip", [given(integers((6,)), "int32"), -2, 3], np.clip)
     yield Case("clip", [given(integers((6,)), "int32"), -1.5, 2.5], np.clip, dtype="float32")
     yield Case("clip", [given([True, False]), 0, 1], np.clip, dtype="int32")

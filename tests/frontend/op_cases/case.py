@@ -58,7 +58,7 @@ class Case:
     Attributes:
         op: the operation's name in `ot.ops`.
         args, kwargs: `Given` tensors (also in lists), and what is passed as it is.
-        oracle: NumPy's answer to the same arguments, floats in float64; an array, or a list.
+        oracle: NumPy's answer to the same arguments, floats in float64; or a list of answers.
         dtype: of the result (of each, in a tuple); default: that of the first tensor.
         gradient: whether the gradient by every float tensor is compared with differences.
         tolerance: relative, and absolute for values around 1; default by dtype.
@@ -78,11 +78,9 @@ class Case:
 
     @property
     def id(self) -> str:
-        tensors = [
-            f"{t.array.dtype.name}({'x'.join(map(str, t.array.shape))})" for t in self.tensors()
-        ]
-        options = [f"{k}={v}".replace(" ", "") for k, v in self.kwargs.items()]
-        return "-".join([self.op, *filter(None, [self.note]), *tensors, *options])
+        arguments = map(_shown, self.args)
+        options = [f"{k}={_shown(v)}" for k, v in self.kwargs.items()]
+        return "-".join([self.op, *filter(None, [self.note]), *arguments, *options])
 
     def tensors(self) -> list[Given]:
         """The tensor arguments from left to right."""
@@ -104,7 +102,15 @@ class Case:
         """NumPy's results."""
         queue = iter(arrays)
         result = self.oracle(*self.map(lambda _: next(queue)), **self.kwargs)
-        return [np.asarray(r) for r in (result if isinstance(result, (list, tuple)) else [result])]
+        return [np.asarray(r) for r in (result if isinstance(result, list) else [result])]
+
+
+def _shown(arg: Any) -> str:
+    if isinstance(arg, Given):
+        return f"{arg.array.dtype.name}({'x'.join(map(str, arg.array.shape))})"
+    if isinstance(arg, (list, tuple)) and any(isinstance(a, Given) for a in arg):
+        return "+".join(map(_shown, arg))
+    return str(arg).replace(" ", "")
 
 
 def _map(arg: Any, swap: Callable[[Given], Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, fixed, given, integers, sample
 
 FLOAT32 = np.dtype("float32")
@@ -41,8 +42,9 @@ def filled() -> Iterator[Case]:
     yield Case("full", [(3, 2), fixed([1.5, 2.5], "float32")], _full, gradient=True)
     like = lambda x, value, dtype=None: np.full(x.shape, value)  # noqa: E731
     yield Case("full_like", [given(sample((3, 2)), "float32"), 2.5], like)
-    yield Case("full_like", [given(sample((3, 2)), "float32"), 3], like, {"dtype": "int32"},
-               dtype="int32")  # fmt: skip
+    yield Case(
+        "full_like", [given(sample((3, 2)), "float32"), 3], like, {"dtype": "int32"}, dtype="int32"
+    )
 
 
 def _arange(*bounds: Any, dtype: Any = None) -> Any:
@@ -52,8 +54,9 @@ def _arange(*bounds: Any, dtype: Any = None) -> Any:
 def ranges() -> Iterator[Case]:
     for bounds in ((5,), (2, 9), (9, 2, -3), (0,), (5, 2), (-3, 4, 2)):
         yield Case("arange", bounds, _arange, dtype="int32", note=str(bounds))
-        yield Case("arange", bounds, _arange, {"dtype": "float32"}, dtype="float32",
-                   note=str(bounds))  # fmt: skip
+        yield Case(
+            "arange", bounds, _arange, {"dtype": "float32"}, dtype="float32", note=str(bounds)
+        )
     for bounds in ((5.0,), (0, 0.3, 0.1), (0.0, 1.0, 0.1), (1.0, 0.0, -0.25), (0, 100, 0.7)):
         yield Case("arange", bounds, _arange, dtype="float32", note=str(bounds))
     for dtype in ("float16", "float64", "int64", "int8", "uint8"):
@@ -77,10 +80,16 @@ def _one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None) -> Any
 
 def one_hot() -> Iterator[Case]:
     for axis in (-1, 0, 1, -2):
-        yield Case("one_hot", [given([[0, 2, 1]], "int64"), 3], _one_hot, {"axis": axis},
-                   dtype="float32")  # fmt: skip
-    yield Case("one_hot", [given([0, -1, 5, 3, 2], "int32"), 3], _one_hot, dtype="float32",
-               note="out of range")  # fmt: skip
+        yield Case(
+            "one_hot", [given([[0, 2, 1]], "int64"), 3], _one_hot, {"axis": axis}, dtype="float32"
+        )
+    yield Case(
+        "one_hot",
+        [given([0, -1, 5, 3, 2], "int32"), 3],
+        _one_hot,
+        dtype="float32",
+        note="out of range",
+    )
     yield Case("one_hot", [fixed(1, "int32"), 4], _one_hot, dtype="float32")
     yield Case("one_hot", [given(np.zeros((0,)), "int64"), 4], _one_hot, dtype="float32")
     for dtype in ("float16", "float64", "int32", "int64", "bool", "uint8"):
@@ -103,8 +112,8 @@ def conversions() -> Iterator[Case]:
     yield Case("cast", [given([3, -3], "int64"), "float16"], _same, dtype="float16")
     yield Case("convert_to_tensor", [x], _same, gradient=True)
     yield Case("convert_to_tensor", [x], _same, {"dtype": "float64"}, dtype="float64")
-    yield Case("convert_to_tensor", [[[1, 2], [3, 4]]], _same, dtype="int32")
-    yield Case("convert_to_tensor", [[1.5, 2]], _same, dtype="float32")
+    yield Case("convert_to_tensor", [[[1, 2], [3, 4]]], np.array, dtype="int32")
+    yield Case("convert_to_tensor", [[1.5, 2]], np.array, dtype="float32")
     yield Case("convert_to_tensor", [True], _same, dtype="bool")
     yield Case("convert_to_tensor", [[x, x]], np.stack, dtype="float32", note="tensors inside")
     yield Case("stop_gradient", [x], _same)

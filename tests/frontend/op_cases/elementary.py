@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, given, sample
 
 #: name -> NumPy's function and a range within its domain.
@@ -56,13 +57,28 @@ def edges() -> Iterator[Case]:
     """Small, large and infinite arguments of what is put together from several operators."""
     inf = np.inf
     small = [1e-30, -1e-30, 1e-8, -1e-8, 3e-5, -3e-5, 6e-8, 1e-3, -1e-3]
-    yield Case("expm1", [given([*small, -20.0, -200.0, -inf, 88.0, 200.0, inf], "float32")],
-               np.expm1, tolerance=4e-7, note="edges")  # fmt: skip
-    yield Case("log1p", [given([*small, -1.0, -0.99999994, 1e8, 3e38, inf], "float32")],
-               np.log1p, tolerance=4e-7, note="edges")  # fmt: skip
+    yield Case(
+        "expm1",
+        [given([*small, -20.0, -200.0, -inf, 88.0, 200.0, inf], "float32")],
+        np.expm1,
+        tolerance=4e-7,
+        note="edges",
+    )
+    yield Case(
+        "log1p",
+        [given([*small, -1.0, -0.99999994, 1e8, 3e38, inf], "float32")],
+        np.log1p,
+        tolerance=4e-7,
+        note="edges",
+    )
     yield Case("log1p", [given([-1.5, np.nan], "float32")], np.log1p, note="NaN")
-    yield Case("log1p", [given([1e-18, -1e-18, 1e-9, 1e300], "float64")], np.log1p,
-               tolerance=4e-16, note="edges")  # fmt: skip
+    yield Case(
+        "log1p",
+        [given([1e-18, -1e-18, 1e-9, 1e300], "float64")],
+        np.log1p,
+        tolerance=4e-16,
+        note="edges",
+    )
     yield Case("log", [given([0.0, inf, -1.0], "float32")], np.log, note="edges")
     yield Case("sqrt", [given([0.0, inf, -1.0], "float32")], np.sqrt, note="edges")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, fixed, given, integers, sample
 
 
@@ -19,9 +20,12 @@ def batched(shape: tuple[int, ...]) -> Any:
 
 def matmul() -> Iterator[Case]:
     for left, right in (
-        ((3, 4), (4, 2)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)),
+        ((3, 4), (4, 2)),
+        ((3, 4), (4,)),
+        ((2, 3, 4), (4, 5)),
+        ((2, 3, 4), (2, 4, 5)),
         ((2, 1, 3, 4), (5, 4, 2)),
-    ):  # fmt: skip
+    ):
         # A leading dimension shared by both grows in both.
         y = given(sample(right, seed=1), "float32") if left[:1] == right[:1] else f32(right, 1)
         yield Case("matmul", [batched(left), y], np.matmul, gradient=True)
@@ -29,11 +33,21 @@ def matmul() -> Iterator[Case]:
     yield Case("matmul", [f32((4,)), f32((4, 3), 1)], np.matmul, gradient=True)
     yield Case("matmul", [f32((4,)), f32((2, 4, 3), 1)], np.matmul, gradient=True)
     yield Case("matmul", [fixed(np.zeros((0, 3)), "float32"), f32((3, 2))], np.matmul)
-    yield Case("matmul", [fixed(np.zeros((2, 0)), "float32"), fixed(np.zeros((0, 3)), "float32")],
-               np.matmul, note="nothing to sum")  # fmt: skip
-    for dtype, out in (("float16", "float16"), ("float64", "float64"), ("int32", "int32"),
-                       ("int64", "int64"), ("int8", "int32"), ("uint8", "uint8"),
-                       ("bool", "bool")):  # fmt: skip
+    yield Case(
+        "matmul",
+        [fixed(np.zeros((2, 0)), "float32"), fixed(np.zeros((0, 3)), "float32")],
+        np.matmul,
+        note="nothing to sum",
+    )
+    for dtype, out in (
+        ("float16", "float16"),
+        ("float64", "float64"),
+        ("int32", "int32"),
+        ("int64", "int64"),
+        ("int8", "int32"),
+        ("uint8", "uint8"),
+        ("bool", "bool"),
+    ):
         pair = [given(integers((3, 4), 0, 3), dtype), fixed(integers((4, 2), 0, 3), dtype)]
         yield Case("matmul", pair, lambda x, y: np.matmul(x, y), dtype=out)
     mixed = [given(integers((3, 4)), "int32"), f32((4, 2))]
@@ -42,9 +56,15 @@ def matmul() -> Iterator[Case]:
 
 def products() -> Iterator[Case]:
     for left, right in (
-        ((3,), (3,)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((), (3,)), ((3,), ()),
-        ((3,), (2, 3, 4)), ((2, 5, 3), (4, 3, 2)),
-    ):  # fmt: skip
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+        ((), (3,)),
+        ((3,), ()),
+        ((3,), (2, 3, 4)),
+        ((2, 5, 3), (4, 3, 2)),
+    ):
         first = batched(left) if len(left) > 1 else f32(left)
         yield Case("dot", [first, f32(right, 1)], np.dot, gradient=True)
     for left, right in (((3,), (4,)), ((2, 3), (4,)), ((), (2,))):
@@ -53,22 +73,33 @@ def products() -> Iterator[Case]:
     yield Case("outer", [fixed(np.zeros((0,)), "float32"), f32((2,))], np.outer)
     yield Case("outer", [given([1, 2], "int32"), fixed([3, 4], "int64")], np.outer, dtype="int64")
     for left, right, axes in (
-        ((2, 3, 4), (3, 4, 5), 2), ((2, 3, 4), (4, 5), 1), ((2, 3), (4, 5), 0),
-        ((2, 3, 4), (5, 4, 3), ([1, 2], [2, 1])), ((2, 3), (5, 3), ([1], [1])),
+        ((2, 3, 4), (3, 4, 5), 2),
+        ((2, 3, 4), (4, 5), 1),
+        ((2, 3), (4, 5), 0),
+        ((2, 3, 4), (5, 4, 3), ([1, 2], [2, 1])),
+        ((2, 3), (5, 3), ([1], [1])),
         ((2, 3), (5, 3), (-1, -1)),
-    ):  # fmt: skip
+    ):
         yield Case("tensordot", [batched(left), f32(right, 1), axes], np.tensordot, gradient=True)
     yield Case("tensordot", [fixed(np.zeros((0, 3)), "float32"), f32((3, 2)), 1], np.tensordot)
-    yield Case("tensordot", [fixed(np.zeros((2, 0)), "float32"), fixed(np.zeros((0, 3)), "float32"),
-                             1], np.tensordot, note="nothing to sum")  # fmt: skip
+    yield Case(
+        "tensordot",
+        [fixed(np.zeros((2, 0)), "float32"), fixed(np.zeros((0, 3)), "float32"), 1],
+        np.tensordot,
+        note="nothing to sum",
+    )
 
 
 def einsum() -> Iterator[Case]:
     for subscripts, left, right in (
-        ("ij,jk->ik", (2, 3), (3, 4)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
-        ("bi,i->b", (2, 3), (3,)), ("ij,ij->", (2, 3), (2, 3)), ("i,j->ij", (2,), (3,)),
-        ("...i,ij->...j", (2, 4, 3), (3, 2)), ("ij,jk", (2, 3), (3, 4)),
-    ):  # fmt: skip
+        ("ij,jk->ik", (2, 3), (3, 4)),
+        ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        ("bi,i->b", (2, 3), (3,)),
+        ("ij,ij->", (2, 3), (2, 3)),
+        ("i,j->ij", (2,), (3,)),
+        ("...i,ij->...j", (2, 4, 3), (3, 2)),
+        ("ij,jk", (2, 3), (3, 4)),
+    ):
         same = left[:1] == right[:1]
         y = given(sample(right, seed=1), "float32") if same else f32(right, 1)
         yield Case("einsum", [subscripts, batched(left), y], np.einsum, note=subscripts)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, booleans, fixed, given, integers, sample
 
 
@@ -43,22 +44,33 @@ def reductions() -> Iterator[Case]:
             for keepdims in (False, True):
                 if axis == () and name in ("var", "std", "logsumexp"):
                     continue
-                yield Case(name, [given(x, "float32")], oracle,
-                           {"axis": axis, "keepdims": keepdims}, gradient=not keepdims or axis == 0)  # fmt: skip
+                options = {"axis": axis, "keepdims": keepdims}
+                yield Case(name, [given(x, "float32")], oracle, options, gradient=not keepdims)
         yield Case(name, [given(x, "float32"), [0, 1]], lambda x, axes, f=oracle: f(x, tuple(axes)))
         yield Case(name, [fixed(2.5, "float32")], oracle)
         for dtype in ("float16", "float64"):
             yield Case(name, [given(x, dtype)], oracle, {"axis": 1})
         for dtype in ("int32", "int64"):
-            yield Case(name, [given(integers((3, 4)), dtype)], oracle, {"axis": 1},
-                       dtype="float32" if to_float else None)  # fmt: skip
+            yield Case(
+                name,
+                [given(integers((3, 4)), dtype)],
+                oracle,
+                {"axis": 1},
+                dtype="float32" if to_float else None,
+            )
     for name in ("sum", "prod"):
         oracle, _ = REDUCTIONS[name]
-        for dtype, out in (("bool", "int32"), ("int8", "int32"), ("uint8", "uint32"),
-                           ("uint32", "uint32"), ("int16", "int32")):  # fmt: skip
+        for dtype, out in (
+            ("bool", "int32"),
+            ("int8", "int32"),
+            ("uint8", "uint32"),
+            ("uint32", "uint32"),
+            ("int16", "int32"),
+        ):
             yield Case(name, [given(integers((3, 4), 0, 4), dtype)], oracle, {"axis": 1}, dtype=out)
-        yield Case(name, [given(integers((3, 4), 0, 2), "bool")], oracle, {"axis": ()},
-                   dtype="int32")  # fmt: skip
+        yield Case(
+            name, [given(integers((3, 4), 0, 2), "bool")], oracle, {"axis": ()}, dtype="int32"
+        )
     for name in ("max", "min"):
         oracle, _ = REDUCTIONS[name]
         for dtype in ("bool", "int8", "uint8", "uint32", "int16"):
@@ -87,17 +99,32 @@ def truth() -> Iterator[Case]:
     for name in ("all", "any"):
         for axis in (None, 0, -1, (0, 1)):
             for keepdims in (False, True):
-                yield Case(name, [given(booleans((3, 4)))], getattr(np, name),
-                           {"axis": axis, "keepdims": keepdims})  # fmt: skip
-        for values in (np.ones((2, 3)), np.zeros((2, 3)), np.eye(3)):
-            yield Case(name, [given(values, "float32")], getattr(np, name), {"axis": 1},
-                       dtype="bool")  # fmt: skip
-        yield Case(name, [given([[0, 300], [256, 256]], "int64")], getattr(np, name), {"axis": 1},
-                   dtype="bool")  # fmt: skip
+                yield Case(
+                    name,
+                    [given(booleans((3, 4)))],
+                    getattr(np, name),
+                    {"axis": axis, "keepdims": keepdims},
+                )
+        for values in (np.ones((2, 3)), np.zeros((3, 2)), np.eye(3)):
+            yield Case(
+                name, [given(values, "float32")], getattr(np, name), {"axis": 1}, dtype="bool"
+            )
+        yield Case(
+            name,
+            [given([[0, 300], [256, 256]], "int64")],
+            getattr(np, name),
+            {"axis": 1},
+            dtype="bool",
+        )
     for axis in (None, 0, (0, 1)):
         for dtype in ("float32", "int32", "bool"):
-            yield Case("count_nonzero", [given(integers((4, 3), -1, 2), dtype)],
-                       np.count_nonzero, {"axis": axis}, dtype="int32")  # fmt: skip
+            yield Case(
+                "count_nonzero",
+                [given(integers((4, 3), -1, 2), dtype)],
+                np.count_nonzero,
+                {"axis": axis},
+                dtype="int32",
+            )
 
 
 def averages() -> Iterator[Case]:
@@ -123,18 +150,36 @@ def norms() -> Iterator[Case]:
     yield Case("norm", [given([3, 4], "int32")], _norm, dtype="float32")
 
 
+ORDER = {"argmax": lambda x, dtype: 2, "argmin": lambda x, dtype: 1}
+
+
 def searching() -> Iterator[Case]:
     ties = given([[1.0, 3.0, 3.0], [2.0, 0.0, 0.0]], "float32")
     for name in ("argmax", "argmin"):
         for axis in (None, 0, 1, -1):
             for keepdims in (False, True):
-                yield Case(name, [ties], getattr(np, name), {"axis": axis, "keepdims": keepdims},
-                           dtype="int32")  # fmt: skip
+                yield Case(
+                    name,
+                    [ties],
+                    getattr(np, name),
+                    {"axis": axis, "keepdims": keepdims},
+                    dtype="int32",
+                )
         for dtype in ("float16", "float64", "int8", "uint8", "int32", "int64", "bool", "uint32"):
-            yield Case(name, [given(integers((3, 4), 0, 5), dtype)], getattr(np, name),
-                       {"axis": 1}, dtype="int32")  # fmt: skip
-        yield Case(name, [ties], lambda x, dtype, f=getattr(np, name): f(x), {"dtype": "int64"},
-                   dtype="int64")  # fmt: skip
+            yield Case(
+                name,
+                [given(integers((3, 4), 0, 5), dtype)],
+                getattr(np, name),
+                {"axis": 1},
+                dtype="int32",
+            )
+        yield Case(
+            name,
+            [given([3.0, 1.0, 4.0], "float32")],
+            ORDER[name],
+            {"dtype": "int64"},
+            dtype="int64",
+        )
         yield Case(name, [fixed(2.0, "float32")], getattr(np, name), dtype="int32")
 
 
@@ -152,11 +197,21 @@ def sorting() -> Iterator[Case]:
     for axis in (None, 0, 1, -1):
         yield Case("cumsum", [x], np.cumsum, {"axis": axis}, gradient=True)
     for dtype in ("float16", "float64", "int8", "int32", "int64", "uint8"):
-        yield Case("cumsum", [given(integers((3, 2), 0, 4), dtype)],
-                   lambda x, axis: np.cumsum(x, axis, dtype=x.dtype), {"axis": 0})  # fmt: skip
+        yield Case(
+            "cumsum",
+            [given(integers((3, 2), 0, 4), dtype)],
+            lambda x, axis: np.cumsum(x, axis, dtype=x.dtype),
+            {"axis": 0},
+        )
     yield Case("cumsum", [given(booleans((4,)))], np.cumsum, dtype="int32")
 
 
 CASES = [
-    *reductions(), *empty(), *truth(), *averages(), *norms(), *searching(), *sorting(),
-]  # fmt: skip
+    *reductions(),
+    *empty(),
+    *truth(),
+    *averages(),
+    *norms(),
+    *searching(),
+    *sorting(),
+]

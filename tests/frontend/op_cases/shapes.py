@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from tests.frontend.op_cases.case import Case, Given, fixed, given, integers, sample
 
 X = given(sample((2, 3, 4)), "float32")
@@ -53,20 +54,31 @@ def axes() -> Iterator[Case]:
     for pair in ((0, 1), (-1, 0), (1, 1), (-2, -1)):
         yield Case("swapaxes", [X, *pair], np.swapaxes, gradient=True, note=str(pair))
     for source, target in ((0, -1), (-1, 0), ((0, 1), (1, 2)), ([2, 0], [0, 1]), (1, 1)):
-        yield Case("moveaxis", [X, source, target], np.moveaxis, gradient=True,
-                   note=f"{source}to{target}")  # fmt: skip
+        yield Case(
+            "moveaxis", [X, source, target], np.moveaxis, gradient=True, note=f"{source}to{target}"
+        )
     for axis in (0, 1, -1, 3, (0, 2), (-1, 0), [1, 3]):
         yield Case("expand_dims", [X, axis], np.expand_dims, gradient=True, note=str(axis))
     yield Case("expand_dims", [fixed(2.0, "float32"), 0], np.expand_dims)
     ones = given(sample((3, 1, 2, 1)), "float32")
     for axis in (1, -1, (1, 3), [-1, -3]):
-        yield Case("squeeze", [ones, axis], lambda x, axis: np.squeeze(x, tuple(np.ravel(axis))),
-                   gradient=True, note=str(axis))  # fmt: skip
+        yield Case(
+            "squeeze",
+            [ones, axis],
+            lambda x, axis: np.squeeze(x, tuple(np.ravel(axis))),
+            gradient=True,
+            note=str(axis),
+        )
     yield Case("squeeze", [fixed(ones.array, "float32")], np.squeeze, gradient=True)
     yield Case("squeeze", [fixed([[2.0]], "float32")], np.squeeze)
     for axis in (None, 0, -1, (0, 2), [1]):
-        yield Case("flip", [X, axis], lambda x, axis: np.flip(x, axis if axis is None else tuple(
-            np.ravel(axis))), gradient=True, note=str(axis))  # fmt: skip
+        yield Case(
+            "flip",
+            [X, axis],
+            lambda x, axis: np.flip(x, axis if axis is None else tuple(np.ravel(axis))),
+            gradient=True,
+            note=str(axis),
+        )
     yield Case("flip", [fixed(2.0, "float32")], np.flip)
     for x in typed((3, 2)):
         yield Case("flip", [x, 0], np.flip)
@@ -122,10 +134,16 @@ def repeating() -> Iterator[Case]:
         yield Case("tile", [z, 2], np.tile)
         yield Case("repeat", [z, 2], np.repeat, {"axis": 0})
     for shape in ((2, 3), (4, 2, 3), (1, 2, 3)):
-        yield Case("broadcast_to", [fixed(x.array, "float32"), shape], np.broadcast_to,
-                   gradient=True, note=str(shape))  # fmt: skip
-    yield Case("broadcast_to", [fixed([[1.0], [2.0]], "float32"), (2, 3)], np.broadcast_to,
-               gradient=True)  # fmt: skip
+        yield Case(
+            "broadcast_to",
+            [fixed(x.array, "float32"), shape],
+            np.broadcast_to,
+            gradient=True,
+            note=str(shape),
+        )
+    yield Case(
+        "broadcast_to", [fixed([[1.0], [2.0]], "float32"), (2, 3)], np.broadcast_to, gradient=True
+    )
     yield Case("broadcast_to", [fixed(2.0, "float32"), (0, 3)], np.broadcast_to)
     for z in typed((3,)):
         yield Case("broadcast_to", [fixed(z.array), (2, 3)], np.broadcast_to)
@@ -149,5 +167,11 @@ def padding() -> Iterator[Case]:
 
 
 CASES = [
-    *reading(), *reshaping(), *axes(), *joining(), *splitting(), *repeating(), *padding(),
-]  # fmt: skip
+    *reading(),
+    *reshaping(),
+    *axes(),
+    *joining(),
+    *splitting(),
+    *repeating(),
+    *padding(),
+]
