@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,29 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onnxtape import context
 from onnxtape.arguments import Arguments, Recent
-from onnxtape.compiler.dims import Shape
-from onnxtape.errors import (
-    DimensionError,
-    ExecutionError,
-    FallbackWarning,
-    TracingError,
-)
+from onnxtape.errors import FallbackWarning
 from onnxtape.input_signature import InputSignature
-from onnxtape.signature import (
-    Family,
-    generalize,
-    mismatch,
-    resolve_spec,
-    with_batch_dimension,
-)
-from onnxtape.tensor import Tensor
+from onnxtape.signature import resolve_spec, with_batch_dimension
+from onnxtape.traces import CannotCompileError, Traces
 
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
     from onnxtape.runtime.providers import Providers
-
-#: So many traces for fixed shapes draw a warning.
-_MANY_TRACES = 8
 
 
 class _Switch:
@@ -64,6 +48,9 @@ def function(
     are constants of the graph; one that changes between calls becomes an input. Everything else
     (strings, booleans, models) is compared by value or identity, with a trace for each.
 
+    Called by another compiled function, it becomes part of that one's graph. Called while an eager
+    `GradientTape` records, it runs as plain Python, so that the tape sees what it does.
+
     Args:
         f: the function. Arguments and results may be nested dicts, lists and tuples.
         input_signature: one `TensorSpec` (or nested structure of them) per parameter, deciding
@@ -82,16 +69,6 @@ def function(
             function, input_signature=input_signature, fallback=fallback, providers=providers
         )
     return Function(f, input_signature, fallback, providers)
-
-
-class _CannotCompileError(Exception):
-    """The function must run eagerly; `cause` says why, `file` and `line` where."""
-
-    def __init__(self, cause: Exception, file: str, line: int) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.file = file
-        self.line = line
 
 
 class BoundFunction:
@@ -128,7 +105,6 @@ class Function:
         self._input_signature = input_signature
         self._fallback = fallback
         self._providers = providers
-        self._trace_count = 0
         self._fallback_reason: str | None = None
         self._signature = inspect.signature(python_function)
         self._parameters = list(self._signature.parameters)
@@ -139,18 +115,10 @@ class Function:
         )
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._only_plain_parameters = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        # Exact arguments -> trace; what the fast path looks up.
-        self._exact: dict[Any, ConcreteFunction] = {}
-        self._families: dict[Any, Family] = {}
+        self._traces = Traces(
+            self._name, self._parameters, self._call_python, self._declared, providers
+        )
         self._recent: Recent | None = None
-        # Python numbers by structure and place: the first value seen, those that changed and are
-        # inputs since, and those that Python needs as numbers.
-        self._first_numbers: dict[tuple[Any, int], float] = {}
-        self._number_inputs: set[tuple[Any, int]] = set()
-        self._number_constants: set[tuple[Any, int]] = set()
-        self._last_traced: tuple[Any, ...] | None = None
-        self._has_compiled = False
-        self._lock = threading.RLock()
         # By the instance's id: instances may be equal, or have no hash, as dataclasses do.
         self._methods: dict[int, Function] = {}
         # Whoever decorates is going to compile: load the compiler now, not in the first step.
@@ -179,7 +147,7 @@ class Function:
     @property
     def trace_count(self) -> int:
         """How often Python has been traced."""
-        return self._trace_count
+        return self._traces.count
 
     @property
     def fallback_reason(self) -> str | None:
@@ -187,7 +155,7 @@ class Function:
         return self._fallback_reason
 
     def __repr__(self) -> str:
-        return f"<ot.function '{self._name}', {self._trace_count} traces>"
+        return f"<ot.function '{self._name}', {self._traces.count} traces>"
 
     # Calling ------------------------------------------------------------------------------------
 
@@ -209,12 +177,11 @@ class Function:
         arguments = self._arguments(args, kwargs)
         if arguments.has_symbolic:
             return self.python_function(*args, **kwargs)
-        concrete = self._exact.get(arguments.key)
+        concrete = self._traces.known(arguments)
         if concrete is None:
             try:
-                with self._lock:
-                    arguments, concrete = self._find(arguments)
-            except _CannotCompileError as reason:
+                arguments, concrete = self._traces.find(arguments)
+            except CannotCompileError as reason:
                 self._fall_back(reason)
                 return self.python_function(*args, **kwargs)
         if not kwargs and self._declared is None and arguments.all_tensors(args):
@@ -229,13 +196,10 @@ class Function:
                 raise TypeError(f"{self._name}() {error}") from None
             bound.apply_defaults()
             args = tuple(bound.arguments.values())
-        arguments = Arguments(args, self._number_is_input)
+        arguments = Arguments(args, self._traces.number_is_input)
         if self._declared is not None:
             self._declared.conform(arguments)
         return arguments
-
-    def _number_is_input(self, structure: Any, place: int) -> bool:
-        return (structure, place) in self._number_inputs
 
     def _call_python(self, bound: Sequence[Any]) -> Any:
         """Call the function with one value per parameter."""
@@ -252,7 +216,7 @@ class Function:
                 positional.append(value)
         return self.python_function(*positional, **keyword)
 
-    def _fall_back(self, reason: _CannotCompileError) -> None:
+    def _fall_back(self, reason: CannotCompileError) -> None:
         if self._fallback == "error":
             raise reason.cause from None
         self._fallback_reason = str(reason.cause)
@@ -262,121 +226,6 @@ class Function:
             reason.file or "<unknown>",
             reason.line,
         )
-
-    # Finding or making a trace --------------------------------------------------------------------
-
-    def _find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
-        if self._declared is not None:
-            return arguments, self._find_trace(arguments)
-        changed = {
-            (arguments.structure, place)
-            for place, number in arguments.numbers
-            if self._first_numbers.setdefault((arguments.structure, place), number) != number
-        } - self._number_constants
-        if changed:
-            self._number_inputs |= changed
-            promoted = Arguments(arguments.args, self._number_is_input)
-            try:
-                return promoted, self._find_trace(promoted)
-            except Exception:
-                # Python needs the number itself (as a size, a key, in an `if`): a trace for each
-                # value. Whatever else was wrong is wrong with the number too.
-                self._number_inputs -= changed
-                concrete = self._find_trace(arguments)
-                self._number_constants |= changed
-                return arguments, concrete
-        return arguments, self._find_trace(arguments)
-
-    def _find_trace(self, arguments: Arguments) -> ConcreteFunction:
-        arguments.check(self._parameters)
-        family = self._family(arguments)
-        names = self._names(arguments)
-        shapes: Any = arguments.shapes
-        for concrete in reversed(family.concrete):
-            if mismatch(names, [spec.shape for spec in concrete.inputs], shapes) is None:
-                break
-        else:
-            concrete = self._trace_for(arguments, family, names)
-            family.observed.append(shapes)
-            family.concrete.append(concrete)
-            self._last_traced = arguments.as_specs()
-        self._exact[arguments.key] = concrete
-        return concrete
-
-    def _family(self, arguments: Arguments) -> Family:
-        key = arguments.family_key
-        family = self._families.get(key)
-        if family is None:
-            family = self._families[key] = Family()
-            if len(self._families) == _MANY_TRACES:
-                warnings.warn_explicit(
-                    f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
-                    "ranks and arguments that are not tensors; pass what changes from call to call "
-                    "as a tensor, and otherwise the same objects again",
-                    UserWarning,
-                    *context.user_place(),
-                )
-        return family
-
-    def _trace_for(
-        self, arguments: Arguments, family: Family, names: list[str]
-    ) -> ConcreteFunction:
-        observed: Any = arguments.shapes
-        exact = list(observed)
-        wanted = exact
-        if self._declared is not None:
-            wanted = self._declared.shapes
-        # Where sizes that were taken to be equal are not, what was seen decides.
-        if family.concrete and (self._declared is None or mismatch(names, wanted, exact)):
-            wanted = generalize(names, [*family.observed, observed])
-        if wanted != exact and not family.static_only:
-            try:
-                return self._trace(arguments, names, wanted)
-            except Exception:
-                # Python, or an operator, needs the sizes; what else is wrong, is wrong here too.
-                concrete = self._trace(arguments, names, exact)
-                family.static_only = True
-                return concrete
-        if len(family.concrete) == _MANY_TRACES:
-            warnings.warn_explicit(
-                f"'{self._name}' needs a trace for each shape of its arguments, because it uses "
-                "sizes as Python numbers; ops.shape(x) gives them as tensors",
-                UserWarning,
-                *context.user_place(),
-            )
-        return self._trace(arguments, names, exact)
-
-    def _trace(
-        self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
-    ) -> ConcreteFunction:
-        from onnxtape.concrete import ConcreteFunction
-        from onnxtape.tracing import InputSpec, trace
-
-        specs = [
-            InputSpec(name, dtype, shape)
-            for name, dtype, shape in zip(names, arguments.dtypes, shapes, strict=True)
-        ]
-
-        def call(tensors: Sequence[Tensor]) -> Any:
-            return self._call_python(arguments.rebuild(tensors))
-
-        self._trace_count += 1
-        try:
-            traced = trace(self._name, specs, call, may_create=not self._has_compiled)
-            concrete = ConcreteFunction(traced, self._providers)
-            self._has_compiled = True
-            return concrete
-        except TracingError as error:
-            raise _CannotCompileError(error, error.file, error.line) from error
-        except ExecutionError as error:
-            if "Could not find an implementation" not in str(error):
-                raise
-            raise _CannotCompileError(error, *context.user_place()) from error
-
-    def _names(self, arguments: Arguments) -> list[str]:
-        if self._declared is not None:
-            return self._declared.names
-        return arguments.names(self._parameters)
 
     # What it was compiled to ----------------------------------------------------------------------
 
@@ -391,15 +240,14 @@ class Function:
             ValueError: nothing tells the shapes.
         """
         arguments = self._specified(args, kwargs)
-        names = self._names(arguments)
+        names = self._traces.names(arguments)
         shapes = arguments.shapes
         try:
             if all(isinstance(d, int) for shape in shapes for d in shape):
-                concrete = self._exact.get(arguments.key)
-                return concrete or self._find(arguments)[1]
+                return self._traces.known(arguments) or self._traces.find(arguments)[1]
             specs = [arguments.leaves[i] for i in arguments.places]
-            return self._symbolic_trace(arguments, names, resolve_spec(names, specs))
-        except _CannotCompileError as reason:
+            return self._traces.for_shapes(arguments, names, resolve_spec(names, specs))
+        except CannotCompileError as reason:
             raise reason.cause from None
 
     def get_symbolic_function(self, *args: Any, **kwargs: Any) -> ConcreteFunction:
@@ -408,45 +256,35 @@ class Function:
         A step that needs its sizes as numbers is given for the exact shapes, with a warning.
         """
         arguments = self._specified(args, kwargs)
-        names = self._names(arguments)
+        names = self._traces.names(arguments)
         shapes = arguments.shapes
-        if all(isinstance(d, int) for shape in shapes for d in shape):
-            try:
-                wanted = with_batch_dimension(names, shapes)  # type: ignore[arg-type]
-                return self._symbolic_trace(arguments, names, wanted)
-            except _CannotCompileError as reason:
-                if not isinstance(reason.cause, DimensionError):
-                    raise reason.cause from None
-                warnings.warn(
-                    f"'{self._name}' needs its sizes as Python numbers, so it is exported for the "
-                    f"shapes {shapes} only: {reason.cause}",
-                    UserWarning,
-                    stacklevel=3,
-                )
-        return self.get_concrete_function(*args, **kwargs)
-
-    def _symbolic_trace(
-        self, arguments: Arguments, names: list[str], shapes: list[Shape]
-    ) -> ConcreteFunction:
-        family = self._families.setdefault(arguments.family_key, Family())
-        for concrete in family.concrete:
-            if [spec.shape for spec in concrete.inputs] == shapes:
-                return concrete
-        concrete = self._trace(arguments, names, shapes)
-        family.concrete.append(concrete)
-        return concrete
+        if not all(isinstance(d, int) for shape in shapes for d in shape):
+            return self.get_concrete_function(*args, **kwargs)
+        wanted = with_batch_dimension(names, shapes)  # type: ignore[arg-type]
+        try:
+            return self._traces.for_shapes(arguments, names, wanted)
+        except Exception as error:
+            # What is wrong for another reason than the sizes is wrong with exact ones too.
+            concrete = self.get_concrete_function(*args, **kwargs)
+            warnings.warn(
+                f"'{self._name}' needs its sizes as Python numbers, so it is exported for the "
+                f"shapes {shapes} only: {error}",
+                UserWarning,
+                stacklevel=3,
+            )
+            return concrete
 
     def _specified(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments that tell dtypes and shapes, given or remembered."""
         if args or kwargs or not self._parameters:
             return self._arguments(args, kwargs)
-        known = self._last_traced if self._declared is None else self._declared.trees
+        known = self._traces.last if self._declared is None else self._declared.trees
         if known is None:
             raise ValueError(
                 f"'{self._name}' has not been called yet: give arguments or ot.TensorSpecs that "
                 "tell dtypes and shapes"
             )
-        return Arguments(known, self._number_is_input)
+        return Arguments(known, self._traces.number_is_input)
 
     def export(self, path: str | Path, *args: Any, model: Any = None, **kwargs: Any) -> Path:
         """Write the step, with its current state, as an artifact that any ONNX Runtime can train.

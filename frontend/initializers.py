@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from onnxtape import ops, random
@@ -42,7 +41,7 @@ class Constant(Initializer):
         self.value = value
 
     def __call__(self, shape: Sequence[int], dtype: npt.DTypeLike = "float32") -> Tensor:
-        return ops.full(tuple(shape), np.asarray(self.value, dtype=dtype))
+        return ops.broadcast_to(ops.convert_to_tensor(self.value, dtype), tuple(shape))
 
 
 class _Seeded(Initializer):
@@ -192,6 +191,7 @@ _BY_NAME: dict[str, type[Initializer]] = {
         LecunUniform,
     )
 }
+_BY_NAME |= {"zero": Zeros, "one": Ones, "normal": RandomNormal, "uniform": RandomUniform}
 
 
 def get(identifier: Any) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.ops.axes import refused
+from onnxtape.ops.creation import static_shape
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -188,4 +190,10 @@ class Reshape(Layer):
 
     def call(self, inputs: Any) -> Tensor:
         x = convert_to_tensor(inputs)
-        return ops.reshape(x, (ops.shape(x)[0], *self.target_shape))
+        batch, *sample = ops.shape(x)
+        known, target = static_shape(sample), self.target_shape
+        if known is not None and target.count(-1) == 1 and 0 not in target:
+            # Found out now, so that the next layer can be built for it.
+            rest = math.prod(known) // -math.prod(target)
+            target = tuple(rest if d == -1 else d for d in target)
+        return ops.reshape(x, (batch, *target))

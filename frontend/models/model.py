@@ -148,8 +148,9 @@ class Functional(Model):
             )
         for value, place in zip(given, self.inputs, strict=True):
             if not may_equal(B.shape(convert_to_tensor(value)), B.shape(place)):
+                wanted = format_shape(place.shape).replace("?", "None")
                 raise refused(
-                    f"model '{self.name}' takes {format_shape(place.shape)} for its input "
+                    f"model '{self.name}' takes {wanted} for its input "
                     f"'{spec_of_input(place).name}', not {format_shape(B.shape(value))}"
                 )
         return given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from onnxtape import context
@@ -71,14 +72,13 @@ class Sequential(Model):
     def _build_from_input(self) -> None:
         if self._input is None or not self._stack:
             return
-        # Layers are named within the model, whoever builds it.
-        scopes, context.state.layers = context.state.layers, [self.name]
-        try:
-            x: Any = self._input
+        x: Any = self._input
+        with ExitStack() as stack:
+            # When called, the model has named its scope already.
+            if context.state.layers[-1:] != [self.name]:
+                stack.enter_context(context.in_layer(self.name))
             for layer in self._stack:
                 x = layer(x)
-        finally:
-            context.state.layers = scopes
         self._output_shape = x.shape if isinstance(x, Tensor) else None
         self.built = True
 

@@ -15,7 +15,7 @@ INT32 = np.dtype(np.int32)
 INT64 = np.dtype(np.int64)
 UINT32 = np.dtype(np.uint32)
 
-_WIDER = {
+_WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
     BOOL: INT32,
     np.dtype(np.int8): INT32,
     np.dtype(np.int16): INT32,

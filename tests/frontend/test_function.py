@@ -671,6 +671,18 @@ def test_a_compiled_function_in_a_functional_model() -> None:
     np.testing.assert_array_equal(model(floats(2, 3)), floats(2, 3) * 2)
 
 
+def test_nothing_keeps_a_function_and_its_variables_alive() -> None:
+    def make() -> list[Any]:
+        training = Training()
+        training.run(batches(2, last=3))
+        kept = [training, training.step, training.model.variables[0]]
+        return [weakref.ref(x) for x in kept]
+
+    references = make()
+    gc.collect()
+    assert [reference() for reference in references] == [None, None, None]
+
+
 # input_signature ---------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onnxtape as ot
 from onnxtape import concrete
@@ -327,6 +329,62 @@ def test_in_place_and_alternating_buffers_give_the_same_bits(
         states.append([np.asarray(losses), *training.state()])
     for one, other in zip(*states, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+#: What a random program is made of: each takes two values and gives a new one.
+STATEMENTS: dict[str, Callable[[Any, Any], Any]] = {
+    "copy": lambda a, b: a,
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: ot.ops.tanh(a - 2 * b),
+    "multiply": lambda a, b: a * b,
+    "matmul": lambda a, b: ot.ops.tanh(ot.ops.matmul(a, b)),
+    "transpose": lambda a, b: ot.ops.transpose(a),
+    "reshape": lambda a, b: ot.ops.reshape(ot.ops.reshape(a, (-1,)), (3, 3)) * 0.5,
+    "row": lambda a, b: ot.ops.tanh(a + b[:1]),
+    "column": lambda a, b: ot.ops.tanh(a + ot.ops.transpose(a[:1])),
+    "relu": lambda a, b: ot.ops.relu(a) - 0.25,
+    "maximum": lambda a, b: ot.ops.maximum(a, b) * 0.9,
+    "where": lambda a, b: ot.ops.where(a > b, b, 0.5 * a),
+    "sum": lambda a, b: ot.ops.tanh(ot.ops.sum(a, axis=0, keepdims=True) + b),
+    "constant": lambda a, b: ot.ops.ones((3, 3)) * 0.1,
+}
+place = st.integers(0, 3)
+programs = st.lists(
+    st.tuples(st.sampled_from(sorted(STATEMENTS)), place, place, st.integers(0, 2)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(program=programs)
+def test_random_programs_of_reading_and_assigning(program: list[tuple[str, int, int, int]]) -> None:
+    """Places 0 to 2 are variables, 3 is the batch; each statement reads two and assigns one."""
+    rng = np.random.default_rng(len(program))
+    initial = rng.uniform(-1, 1, (3, 3, 3)).astype(np.float32)
+
+    def step_on(variables: list[ot.Variable]) -> Callable[[Any], Any]:
+        def step(x: Any) -> Any:
+            seen = []
+            for name, first, second, target in program:
+                a, b = (x if i == 3 else variables[i].value for i in (first, second))
+                seen.append(a)
+                variables[target].assign(STATEMENTS[name](a, b))
+            return seen
+
+        return step
+
+    eager_variables = [ot.Variable(array) for array in initial]
+    compiled_variables = [ot.Variable(array) for array in initial]
+    eager_step = step_on(eager_variables)
+    compiled_step = ot.function(step_on(compiled_variables), fallback="error")
+    for i in range(4):
+        x = rng.uniform(-1, 1, (3, 3)).astype(np.float32)
+        expected = eager_step(ot.convert_to_tensor(x))
+        for one, other in zip(compiled_step(x), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=f"step {i}")
+        for mine, theirs in zip(compiled_variables, eager_variables, strict=True):
+            np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 
 class ReadAfterUpdate:

@@ -203,6 +203,14 @@ def models(k: Any) -> Arrays:
         [k.Input((4,), name="x"), dense(3, name="first"), k.layers.Dropout(0.1, name="drop"),
          dense(2, name="second")], name="stack"))  # fmt: skip
 
+    for built in (False, True):
+        inside = k.Sequential(name="inside")
+        if built:
+            inside.add(k.Input((4,), name="x"))
+        inside.add(dense(3, name="third"))
+        outside = [k.Input((4,), name="x"), inside, dense(2, name="fourth")]
+        record(f"sequential_inside_{built}", k.Sequential(outside, name="outside"))
+
     for seed in range(12):
         record(f"random_{seed}", _random_model(k, seed))
 
@@ -249,9 +257,10 @@ def models(k: Any) -> Arrays:
             self.late = dense(2, name="late")
             self.mixed = Mixed()
             self.early = dense(4, name="early")
+            self.stack = k.Sequential([dense(2, name="stacked")], name="stack")
 
         def call(self, x: Any) -> Any:
-            return self.late(self.mixed(self.early(x)))
+            return self.late(self.stack(self.mixed(self.early(x))))
 
     subclassed = Subclassed()
     subclassed(array((2, 3), 40))

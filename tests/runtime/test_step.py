@@ -223,17 +223,14 @@ def test_a_schedule_makes_in_place_safe_where_other_orders_corrupt(
     assert not np.allclose(right, corrupted, rtol=0.1)
     model = backward_after_update(model_builder, update_first=update_first)
 
-    # What happens without one: in the order of the file, and in ONNX Runtime's own, which in the
-    # versions known so far corrupts the result where the file's does not.
+    # What happens without one: in the order of the file, and in ONNX Runtime's own, which may be
+    # either way.
     back, weight = run_in_place(model, optimize=False, in_order=True)
     np.testing.assert_allclose(weight, new, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(back, corrupted if update_first else right, rtol=1e-4, atol=1e-3)
     back, weight = run_in_place(model, optimize=False, in_order=False)
     np.testing.assert_allclose(weight, new, rtol=1e-4, atol=1e-4)
-    wrong = right if update_first else corrupted
     assert any(np.allclose(back, seen, rtol=1e-4, atol=1e-3) for seen in (right, corrupted))
-    if not np.allclose(back, wrong, rtol=1e-4, atol=1e-3):
-        warnings.warn("ONNX Runtime's default order has changed", stacklevel=1)
 
     scheduled = ir.from_proto(onnx.load_from_string(model))
     assert schedule_updates(scheduled, {"w": "w_new"}) == {"w"}
