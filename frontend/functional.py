@@ -63,7 +63,24 @@ class OperatorCall:
         return list(emit(self.op_type, operands, self.attributes, len(self.outputs)))
 
 
-Call = LayerCall | OperatorCall
+@dataclass(slots=True, eq=False)
+class StoppedGradient:
+    """A tensor made by `ops.stop_gradient`, which no operator stands for."""
+
+    operand: Tensor
+    outputs: list[Tensor]
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.operand]
+
+    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+        from onnxtape import ops
+
+        return [ops.stop_gradient(swap(self.operand))]
+
+
+Call = LayerCall | OperatorCall | StoppedGradient
 
 
 class FunctionalContext:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from onnxtape import context, initializers, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.errors import ShapeError
 from onnxtape.losses import same_rank
 from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.ops.axes import may_equal, refused
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -167,10 +167,10 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
     rank = B.known_rank(pred, "sparse_categorical_accuracy")
     if B.rank(labels) == rank and B.dim(labels, -1) == 1:
         labels = ops.squeeze(labels, -1)
-    if B.rank(labels) != rank - 1:
-        raise ShapeError(
-            "sparse_categorical_accuracy takes integer targets of shape (batch,), not "
-            f"{format_shape(B.shape(labels))}, for predictions {format_shape(B.shape(pred))}"
+    if not may_equal(B.shape(labels), (B.shape(pred) or ())[:-1]):
+        raise refused(
+            "sparse_categorical_accuracy takes one integer target per prediction, not targets of "
+            f"shape {format_shape(B.shape(labels))} for predictions {format_shape(B.shape(pred))}"
         )
     best = B.op("ArgMax", pred, axis=-1, keepdims=0)
     return ops.cast(ops.equal(best, ops.cast(labels, "int64")), "float32")

@@ -143,7 +143,6 @@ class Dropout(Layer):
         elif seed is not None:
             self._generator = random.SeedGenerator(seed)
             self._generator.state.path = f"{self.name}/seed_generator"
-        self._generator_state = self._generator.state if self._generator else None
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
         x = convert_to_tensor(inputs)

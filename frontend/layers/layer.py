@@ -16,6 +16,7 @@ from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
 from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.random import SeedGenerator
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -36,8 +37,8 @@ class Layer:
     """Something with weights that maps tensors to tensors.
 
     Subclasses create weights in `build(input_shape)` with `add_weight`, and compute in
-    `call(inputs, ...)`. Layers, variables, and lists and dicts of them that are assigned to
-    attributes belong to the layer.
+    `call(inputs, ...)`. Layers, variables, metrics, random streams, and lists and dicts of them
+    that are assigned to attributes belong to the layer.
 
     Args:
         name: by default the class's name in snake case, counted.
@@ -79,7 +80,7 @@ class Layer:
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("__") and "_tracked" not in self.__dict__:
             object.__setattr__(self, "_tracked", {})
-        if isinstance(value, (Layer, Variable, list, tuple, dict)):
+        if isinstance(value, (Layer, Variable, list, tuple, dict)) or _has_state(value):
             self._tracked[name] = value
         elif name in self.__dict__.get("_tracked", ()):
             del self._tracked[name]
@@ -95,7 +96,9 @@ class Layer:
             for part in nest.flatten(value):
                 if isinstance(part, (Layer, Variable)):
                     yield part
-                elif hasattr(part, "variables") and hasattr(part, "update_state"):
+                elif isinstance(part, SeedGenerator):
+                    yield part.state
+                elif _has_state(part):
                     yield from part.variables
 
     def _flatten_layers(self) -> Iterator[Layer]:
@@ -327,6 +330,11 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _has_state(value: Any) -> bool:
+    """Whether this is a random stream or a metric."""
+    return isinstance(value, SeedGenerator) or hasattr(type(value), "update_state")
 
 
 def _per_sample(loss: Any, output: Tensor) -> Tensor:

@@ -86,8 +86,14 @@ def _truncated_remainder(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def power(x1: Any, x2: Any) -> Tensor:
-    """x1 ** x2."""
+    """x1 ** x2.
+
+    Raises:
+        ValueError: integers to a negative power.
+    """
     x, y = numeric(x1, x2)
+    if isinstance(x2, int) and x2 < 0 and not is_float(x.dtype):
+        raise ValueError("power: integers have no negative powers; convert them with ops.cast")
     return B.cast(B.op("Pow", widened(x), widened(y)), x.dtype)
 
 

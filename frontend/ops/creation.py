@@ -41,6 +41,10 @@ def stop_gradient(x: Any) -> Tensor:
     # Another object: a tape knows tensors by identity, so it has never seen this one.
     if t._symbolic is not None:
         passed = Tensor._from_symbol(t._symbol, t._symbolic)
+        if t._symbolic.none_dims:
+            from onnxtape.functional import StoppedGradient
+
+            passed._history = StoppedGradient(t, [passed])
     elif t._ort is not None:
         passed = Tensor._from_ort(t._ort)
         # Holds what it aliases, so that no step writes into it.

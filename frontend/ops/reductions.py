@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.arithmetic import absolute, multiply, square, subtract
 from onnxtape.ops.axes import Axis, normalized, normalized_axes, refused
@@ -159,13 +160,16 @@ def count_nonzero(x: Any, axis: Axis = None) -> Tensor:
 
 
 def _arg(op_type: str, x: Any, axis: int | None, keepdims: bool, dtype: npt.DTypeLike) -> Tensor:
+    what = op_type.lower()
     t = widened(convert_to_tensor(x))
-    rank = B.known_rank(t, "argmax")
+    rank = B.known_rank(t, what)
+    if 0 in (B.shape(t) or ()):
+        raise refused(f"{what}: a tensor of shape {format_shape(B.shape(t))} has no elements")
     if axis is None or rank == 0:
         flat = B.op(op_type, B.op("Reshape", t, [-1]), axis=0, keepdims=0)
         found = B.op("Reshape", flat, [1] * rank) if keepdims and rank else flat
     else:
-        axis = normalized(axis, rank, op_type.lower())
+        axis = normalized(axis, rank, what)
         found = B.op(op_type, t, axis=axis, keepdims=int(keepdims))
     return B.cast(found, np.dtype(dtype))
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onnxtape import context
+from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import GradientError, VariableError
 from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.ops.axes import may_equal, refused
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -101,6 +103,7 @@ class Optimizer:
             GradientError: every gradient is None.
             VariableError: a variable that the optimizer was not built with.
             ValueError: not one gradient per variable.
+            ShapeError: a gradient of another shape than its variable's.
         """
         grads = list(grads)
         if trainable_variables is None:
@@ -133,6 +136,12 @@ class Optimizer:
             for g, v in zip(grads, variables, strict=True)
             if g is not None
         ]
+        for gradient, variable in pairs:
+            if not may_equal(B.shape(gradient), variable.shape):
+                raise refused(
+                    f"the gradient of variable '{variable.path}' has shape "
+                    f"{format_shape(B.shape(gradient))}, not {format_shape(variable.shape)}"
+                )
         with context.in_phase("update"), context.in_layer(self.name):
             self.update(pairs)
             self.iterations.assign_add(1)

@@ -283,6 +283,8 @@ def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A background job's children ignore Ctrl-C unless they are told otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         encoding="utf-8",
     ) as process:
         try:

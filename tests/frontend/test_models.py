@@ -234,6 +234,21 @@ def test_a_model_from_the_middle_of_another() -> None:
     close(both(head, features(value).numpy())[0], np.asarray(whole(value)))
 
 
+def test_a_gradient_may_stop_in_a_functional_model() -> None:
+    x = ot.Input((3,))
+    first, second = Dense(2, name="first"), Dense(2, name="second")
+    hidden = first(x)
+    model = ot.Model(x, second(ops.stop_gradient(hidden)) + 0.0 * hidden)
+    value = x32(4, 3)
+    close(both(model, value)[0], affine(affine(value, first), second))
+    stopped = ot.Model(x, second(ops.stop_gradient(hidden)))
+    with ot.GradientTape() as tape:
+        total = ops.sum(stopped(value))
+    gradients = tape.gradient(total, [first.kernel, second.kernel])
+    assert gradients[0] is None
+    assert gradients[1] is not None
+
+
 def test_an_output_may_be_an_input() -> None:
     x = ot.Input((3,))
     model = ot.Model(x, [x, ot.layers.Identity()(x), ot.layers.Dropout(0.5)(x)])

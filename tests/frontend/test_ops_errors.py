@@ -130,6 +130,11 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ShapeError,
         r"binary_crossentropy takes targets and outputs of one shape",
     ),
+    "argmax of nothing": (
+        lambda x: ops.argmax(x[:0]),
+        ShapeError,
+        r"argmax: a tensor of shape \(0, 3\) has no elements",
+    ),
     # Axes
     **{
         f"{name}, axis 2": (
@@ -206,6 +211,7 @@ def test_refusals_while_tracing(name: str) -> None:
         (lambda x: ops.norm(x, 2, axis=(0, 1)), r"norm: no norm over 2 axes with ord=2"),
         (lambda x: ops.pad(x, 1, "wrap"), r"pad: mode is 'constant', 'reflect' or 'edge'"),
         (lambda x: ops.pad(x, 1, "edge", 2.0), r"constant_values goes with mode='constant'"),
+        (lambda x: ops.cast(x, "int32") ** -1, r"power: integers have no negative powers"),
         (lambda x: ops.pad(x, -1), r"pad: no width may be negative, as in -1"),
     ],
 )

@@ -98,6 +98,24 @@ def test_compiled_results_are_numpys_for_every_batch_size(case: Case) -> None:
     assert step.trace_count == 1
 
 
+#: One case per operation that makes tensors of float32 ones.
+FUNCTIONAL = {
+    case.op: case
+    for case in reversed(CASES)
+    if any(t.array.dtype == np.float32 and t.array.size for t in case.tensors())
+    and case.op not in ("shape", "size", "ndim")
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONAL))
+def test_functional_models_compute_the_same(name: str) -> None:
+    case = FUNCTIONAL[name]
+    inputs = [ot.Input(batch_shape=t.shape, dtype=t.array.dtype) for t in case.tensors()]
+    model = ot.Model(inputs, apply(case, inputs))
+    for values in (arrays(case), grown(case)):
+        check(case, model(values), values)
+
+
 DIFFERENTIABLE = [case for case in CASES if case.gradient]
 
 

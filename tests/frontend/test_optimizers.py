@@ -10,7 +10,7 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import optimizers
-from onnxtape.errors import GradientError, VariableError
+from onnxtape.errors import GradientError, ShapeError, VariableError
 from tests.frontend.op_cases.case import sample
 
 Array = np.ndarray[Any, Any]
@@ -21,6 +21,10 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "nesterov": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "adam": lambda: optimizers.Adam(0.1),
 }
+
+
+#: 1 - beta_2^t is rounded in float32, as in Keras: at first, that is 1e-5 of Adam's steps.
+ATOL = {"sgd": 1e-6, "momentum": 1e-6, "nesterov": 1e-6, "adam": 3e-6}
 
 
 def variables() -> list[Any]:
@@ -65,9 +69,8 @@ def test_steps(name: str, mode: str) -> None:
     for count in range(6):
         step(gradients(count))
         for index, w in enumerate(trained):
-            np.testing.assert_allclose(
-                w.numpy(), by_hand(name, start[index], count + 1, index), rtol=1e-5, atol=1e-6
-            )
+            expected = by_hand(name, start[index], count + 1, index)
+            np.testing.assert_allclose(w.numpy(), expected, rtol=1e-5, atol=ATOL[name])
     assert int(optimizer.iterations) == 6
     if mode == "compiled":
         assert step.trace_count == 1
@@ -112,11 +115,9 @@ def test_variables_of_other_dtypes(name: str, dtype: str) -> None:
         optimizer.apply([gradients(count)[0].astype(dtype)], [w])
     assert w.dtype == dtype
     # The learning rate itself is float32.
-    tolerance = 1e-2 if dtype == "float16" else 1e-7
+    atol = 1e-2 if dtype == "float16" else 1e-8 if name != "adam" else ATOL[name]
     expected = by_hand(name, start, 3, 0)
-    np.testing.assert_allclose(
-        w.numpy().astype(np.float64), expected, rtol=tolerance, atol=tolerance
-    )
+    np.testing.assert_allclose(w.numpy().astype(np.float64), expected, rtol=0, atol=atol)
 
 
 def test_state_and_its_names() -> None:
@@ -171,16 +172,14 @@ def test_refusals() -> None:
         optimizer.apply(gradients(0))
     with pytest.raises(ValueError, match=r"1 gradients were given for 2 variables"):
         optimizer.apply(gradients(0)[:1], trained)
-    with pytest.raises(
-        GradientError, match=r"no variable has a gradient \(kernel, bias\): the loss"
-    ):
+    with pytest.raises(GradientError, match=r"no variable has a gradient \(kernel, bias\)"):
         optimizer.apply([None, None], trained)
-    with pytest.raises(
-        VariableError, match=r"'opt' does not know variable 'new': it was built with"
-    ):
+    with pytest.raises(VariableError, match=r"'opt' does not know variable 'new': it was"):
         optimizer.apply([[1.0]], [ot.Variable([1.0], name="new")])
-    with pytest.raises(VariableError, match=r"'kernel' has shape \(3, 2\) and cannot"):
-        optimizer.apply([np.ones((4, 3, 2), np.float32), gradients(0)[1]], trained)
+    for shape in ((4, 3, 2), (1, 2), ()):
+        with pytest.raises(ShapeError, match=r"'kernel' has shape .*, not \(3, 2\)") as refusal:
+            optimizer.apply([np.ones(shape, np.float32), gradients(0)[1]], trained)
+        assert "test_optimizers.py" in str(refusal.value)
     for value in (True, lambda step: 0.1):
         with pytest.raises(TypeError, match=r"learning_rate is a number, not"):
             optimizers.SGD(value)

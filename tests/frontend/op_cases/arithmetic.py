@@ -143,6 +143,19 @@ def clip() -> Iterator[Case]:
     yield Case("clip", [given([1, 9], "int8"), 2, 5], np.clip)
 
 
+def numbers() -> Iterator[Case]:
+    """Python numbers alone, and nested lists of them."""
+    yield Case("add", [2, 3], np.add, dtype="int32")
+    yield Case("add", [2, 3.5], np.add, dtype="float32")
+    yield Case("divide", [1, 4], np.divide, dtype="float32")
+    yield Case("maximum", [[1, 5], 3], np.maximum, dtype="int32")
+    yield Case("multiply", [[[1.5], [2]], [1, 2]], np.multiply, dtype="float32")
+    yield Case("multiply", [np.float64(0.5), [1.0]], np.multiply, dtype="float64")
+    yield Case("clip", [5, 0, 3], np.clip, dtype="int32")
+    yield Case("square", [True], np.square, dtype="int32")
+    yield Case("floor", [2.5], np.floor, dtype="float32")
+
+
 def edges() -> Iterator[Case]:
     """Where floating-point remainders and quotients are easily got wrong."""
     inf = np.inf
@@ -157,4 +170,4 @@ def edges() -> Iterator[Case]:
     yield Case("maximum", [given([np.nan, 1.0], "float32"), 0.5], np.maximum, note="NaN")
 
 
-CASES = [*binary(), *power(), *unary(), *rounding(), *clip(), *edges()]
+CASES = [*binary(), *power(), *unary(), *rounding(), *clip(), *numbers(), *edges()]
