@@ -183,7 +183,9 @@ class Function:
                 arguments, concrete = self._traces.find(arguments)
             except CannotCompileError as reason:
                 self._fall_back(reason)
-                return self.python_function(*args, **kwargs)
+        # Not where the exception is handled: what Python raises now is not its consequence.
+        if concrete is None:
+            return self.python_function(*args, **kwargs)
         if not kwargs and self._declared is None and arguments.all_tensors(args):
             self._recent = Recent(concrete, arguments)
         return concrete.run(arguments.ort_values())

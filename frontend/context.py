@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from onnxtape.compiler import errors as compiler_errors
 from onnxtape.compiler.errors import Phase, Provenance
 from onnxtape.runtime import errors as runtime_errors
@@ -57,8 +59,16 @@ class _State(threading.local):
         self.tapes: list[GradientTape] = []
         self.layers: list[str] = []
         self.phase: Phase = "forward"
+        # Set while a variable's initial value is made: see `random`.
+        self.initializing = False
         # Set while gradient rules run: their nodes stem from the forward node's place.
         self.origin: Provenance | None = None
+
+
+class Numerics:
+    """What `debugging.enable_check_numerics` sets."""
+
+    check = False
 
 
 state = _State()
@@ -86,6 +96,17 @@ def eagerly() -> Iterator[None]:
 
 
 @contextmanager
+def initializing() -> Iterator[None]:
+    """Make a variable's initial value: eagerly, with random numbers of a stream of its own."""
+    previous, state.initializing = state.initializing, True
+    try:
+        with eagerly():
+            yield
+    finally:
+        state.initializing = previous
+
+
+@contextmanager
 def in_layer(name: str) -> Iterator[None]:
     """Name the layer whose operations follow."""
     state.layers.append(name)
@@ -107,7 +128,8 @@ def in_phase(phase: Phase) -> Iterator[None]:
 
 _ROOMS = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
-    for file in (__file__, compiler_errors.__file__, runtime_errors.__file__)
+    # NumPy too: what it asks of a tensor, the user's line asked of it.
+    for file in (__file__, compiler_errors.__file__, runtime_errors.__file__, np.__file__)
 )
 _own_files: dict[str, bool] = {}
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import Provenance, located
+from onnxtape.context import Numerics, provenance
 from onnxtape.engine import executor
 from onnxtape.errors import NumericsError
 
@@ -17,26 +18,22 @@ if TYPE_CHECKING:
     from onnxtape.tracing import TracedStep
 
 
-class _Switch:
-    check_numerics = False
-
-
 def enable_check_numerics() -> None:
-    """Make every compiled step raise `NumericsError` where a NaN or infinity first appears.
+    """Raise `NumericsError` where a NaN or infinity first appears, compiled or eager.
 
-    The error names the operator, the user's file and line and the layer; the state stays as it was
-    before the step. Steps then run one operator at a time, which is slow.
+    The error names the operator, the user's file and line and the layer. The state stays as it was
+    before a compiled step. Steps then run one operator at a time, which is slow.
     """
-    _Switch.check_numerics = True
+    Numerics.check = True
 
 
 def disable_check_numerics() -> None:
     """Undo `enable_check_numerics`."""
-    _Switch.check_numerics = False
+    Numerics.check = False
 
 
 def checking_numerics() -> bool:
-    return _Switch.check_numerics
+    return Numerics.check
 
 
 def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
@@ -96,6 +93,26 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
     for variable, value in zip(assigned, outputs[count:], strict=True):
         variable._set(value)
     return outputs[:count]
+
+
+def check_eager(op_type: str, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+    """Check the OrtValues that one eager operation took and gave.
+
+    Raises:
+        NumericsError: it made a NaN or infinity of finite inputs.
+    """
+    given = [x for x in inputs if x is not None]
+    for value in results:
+        if not _is_finite(value) and all(map(_is_finite, given)):
+            shapes = ", ".join(format_shape(tuple(x.shape())) for x in given)
+            place = provenance()
+            raise NumericsError(
+                located(
+                    f"{op_type} made {_kind(value)} from finite inputs of shapes {shapes} in the "
+                    f"{place.phase} pass",
+                    place,
+                )
+            )
 
 
 def _is_finite(value: Any) -> bool:

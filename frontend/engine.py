@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,7 @@ _state = context.state
 _SMALL_CONSTANT = 64
 _CACHE_LIMIT = 4096
 _constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
-_scalars: dict[tuple[float, DType], Tensor] = {}
+_scalars: dict[tuple[float, float, DType], Tensor] = {}
 
 
 @functools.cache
@@ -93,6 +94,10 @@ def _run(
         results = executor().run(op_type, values, attributes, outputs)
     except ExecutionError as error:
         raise _explained(op_type, inputs, error) from None
+    if context.Numerics.check:
+        from onnxtape.debugging import check_eager
+
+        check_eager(op_type, values, [results[i] for i in range(outputs)])
     if outputs == 1:
         return (Tensor._from_ort(results[0]),)
     return tuple([Tensor._from_ort(results[i]) for i in range(outputs)])
@@ -170,11 +175,13 @@ class TensorBuilder(Builder[Tensor]):
             return convert_to_tensor(number, dtype)
         if _state.symbolic is not None:
             return _state.symbolic.constant(np.asarray(number, dtype=dtype))
-        tensor = _scalars.get((number, dtype))
+        # The sign tells -0.0 from 0.0, which are equal as keys.
+        key = (number, math.copysign(1.0, number), dtype)
+        tensor = _scalars.get(key)
         if tensor is None:
             if len(_scalars) >= _CACHE_LIMIT:
                 _scalars.clear()
-            tensor = _scalars[number, dtype] = Tensor(np.asarray(number, dtype=dtype))
+            tensor = _scalars[key] = Tensor(np.asarray(number, dtype=dtype))
         return tensor
 
     def shape(self, value: Tensor) -> Shape | None:

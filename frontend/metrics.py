@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from onnxtape import context, initializers, ops
-from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.dims import format_shape, same_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.losses import same_rank
 from onnxtape.naming import auto_name, to_snake_case
@@ -28,6 +28,16 @@ class Metric:
         self.dtype = dtype
         self._variables: list[Variable] = []
         self._initializers: list[Any] = []
+
+    def add_weight(
+        self,
+        shape: tuple[int, ...] = (),
+        initializer: Any = "zeros",
+        dtype: npt.DTypeLike | None = None,
+        name: str | None = None,
+    ) -> Variable:
+        """`add_variable` under Keras's other name for it."""
+        return self.add_variable(shape, initializer, dtype, name)
 
     def add_variable(
         self,
@@ -173,4 +183,7 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
             f"shape {format_shape(B.shape(labels))} for predictions {format_shape(B.shape(pred))}"
         )
     best = B.op("ArgMax", pred, axis=-1, keepdims=0)
+    if not same_shape(B.shape(labels), B.shape(best)):
+        # Where sizes are known only at run time, one target must not be broadcast to all.
+        labels = B.op("Reshape", labels, B.op("Shape", best), allowzero=1)
     return ops.cast(ops.equal(best, ops.cast(labels, "int64")), "float32")

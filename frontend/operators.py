@@ -44,6 +44,9 @@ _UFUNCS = {
             "floor_divide",
             "power",
             "matmul",
+            "bitwise_and",
+            "bitwise_or",
+            "bitwise_xor",
             "less",
             "less_equal",
             "greater",
@@ -75,7 +78,7 @@ class Operators:
     __lt__, __le__ = _binary("less"), _binary("less_equal")
     __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
     __neg__, __abs__ = _unary("negative"), _unary("absolute")
-    __pos__, __invert__ = _unary("convert_to_tensor"), _unary("logical_not")
+    __pos__, __invert__ = _unary("convert_to_tensor"), _unary("bitwise_not")
     __getitem__ = _binary("getitem")
 
     def __eq__(self, other: object) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape import context
 from onnxtape.compiler.dtypes import to_onnx
 from onnxtape.dtypes import is_float
 from onnxtape.engine import B, convert_to_tensor
@@ -96,21 +97,32 @@ def _squares(state: Tensor, count: Any) -> Tensor:
 @functools.cache
 def global_generator() -> SeedGenerator:
     """The stream that is used where no seed is given."""
-    from onnxtape import context
-
     with context.eagerly():
         return SeedGenerator(name="global_seed_generator")
 
 
+@functools.cache
+def initial_generator() -> SeedGenerator:
+    """The stream that variables' initial values are drawn from.
+
+    Apart from the global one: a trace makes initial values at once and leaves the step's own
+    numbers for when it runs, while eagerly both come in turn. Both must give the same numbers.
+    """
+    with context.eagerly():
+        return SeedGenerator(name="initial_seed_generator")
+
+
 def set_seed(seed: int) -> None:
-    """Start the global stream, and the shuffling of datasets made from now on, from `seed`.
+    """Start from `seed`: initial values, the global stream, the shuffling of new datasets.
 
     Compiled functions go on with the new stream; they need no new trace.
     """
-    from onnxtape import context, data
+    from onnxtape import data
 
     with context.eagerly():
         global_generator().reset(seed)
+        # Any other number that depends on the seed.
+        initial_generator().reset(~seed)
     data.set_global_seed(seed)
 
 
@@ -120,7 +132,8 @@ def _lanes(shape: Any, seed: Any) -> tuple[Tensor, Tensor, Any]:
     They are the high 24 bits of either half of each random number.
     """
     if seed is None:
-        generator: Any = global_generator()
+        drawn_from = initial_generator if context.state.initializing else global_generator
+        generator: Any = drawn_from()
     elif isinstance(seed, SeedGenerator):
         generator = seed
     elif isinstance(seed, (int, np.integer)):

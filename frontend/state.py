@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import random
+from onnxtape.errors import CheckpointError
 from onnxtape.runtime.checkpoint import check_state, load_state, save_state
 from onnxtape.variable import Variable
 
@@ -39,14 +40,31 @@ def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     """
     variables = _variables(tree)
     found = load_state(path)
-    check_state(
-        {name: (v.dtype.name, v.shape) for name, v in variables.items()},
-        {name: (array.dtype.name, array.shape) for name, array in found.items()},
-        source=os.fspath(path),
-    )
+    try:
+        check_state(
+            {name: (v.dtype.name, v.shape) for name, v in variables.items()},
+            {name: (array.dtype.name, array.shape) for name, array in found.items()},
+            source=os.fspath(path),
+        )
+    except CheckpointError as error:
+        unbuilt = [f"'{part.name}'" for part in _parts(tree) if not getattr(part, "built", True)]
+        if not unbuilt:
+            raise
+        raise CheckpointError(
+            f"{error}\n  {', '.join(unbuilt)} is not built yet: call a model on data once, and "
+            "optimizer.build(model.trainable_variables), before restoring"
+        ) from None
     for name, variable in variables.items():
         value: npt.NDArray[Any] = np.asarray(found[name])
         variable.assign(value)
+
+
+def _parts(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [part for value in tree.values() for part in _parts(value)]
+    if isinstance(tree, (list, tuple)):
+        return [part for value in tree for part in _parts(value)]
+    return [tree]
 
 
 def _variables(tree: Any) -> dict[str, Variable]:

@@ -60,7 +60,7 @@ class Variable(Operators):
     ) -> None:
         from onnxtape.runtime import values
 
-        with context.eagerly():
+        with context.initializing():
             initial = value() if callable(value) else value
             if isinstance(initial, (Tensor, Variable)):
                 if isinstance(initial, Tensor) and initial._symbolic is not None:
@@ -225,7 +225,10 @@ class Variable(Operators):
         return format(self.value, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
-        return f"<ot.Variable '{self.path}': shape={self._shape}, dtype={self._dtype}>"
+        about = f"'{self.path}': shape={self._shape}, dtype={self._dtype}"
+        if _state.symbolic is not None:
+            return f"<ot.Variable {about}>"
+        return f"<ot.Variable {about}, value={self.numpy()}>"
 
 
 def _references(holder: Any) -> int:

@@ -139,7 +139,7 @@ class TrainingSession:
         self._replace_state(state, "The state given to load_state_dict")
 
     def set_state(self, name: str, value: Any) -> None:
-        """Replace one state entry, e.g. a learning rate: `set_state("learning_rate", 1e-4)`.
+        """Replace one state entry, e.g. a learning rate: `set_state("adam/learning_rate", 1e-4)`.
 
         Args:
             name: the entry's name.

@@ -10,14 +10,16 @@ import ctypes
 import functools
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape.runtime.dtypes import numpy_dtype
 from onnxtape.runtime.providers import load_onnxruntime
 
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _BFLOAT16_NUMBER = 16
+#: NumPy's kind of a dtype that it does not have itself. ml_dtypes, which brings bfloat16, is not
+#: needed to train from an artifact and so is not imported here.
+_EXTENSION = "V"
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def from_numpy(array: npt.NDArray[Any], device: Any = None) -> Any:
     array as long as the OrtValue. (An array that is not contiguous is copied.)
     """
     c = bindings()
-    if array.dtype == _BFLOAT16:
+    if array.dtype.kind == _EXTENSION:
         if not array.flags.c_contiguous:
             return copy_from_numpy(array)
         return c.OrtValue.ortvalue_from_numpy_with_onnx_type(
@@ -56,7 +58,7 @@ def from_numpy(array: npt.NDArray[Any], device: Any = None) -> Any:
 def copy_from_numpy(array: npt.NDArray[Any], kind: str = "cpu", index: int = 0) -> Any:
     """An OrtValue that owns its memory on the device, holding the array's content."""
     c = bindings()
-    if array.dtype == _BFLOAT16:
+    if array.dtype.kind == _EXTENSION:
         value = c.OrtValue.ortvalue_from_shape_and_onnx_type(
             list(array.shape), _BFLOAT16_NUMBER, ort_device(kind, index)
         )
@@ -75,6 +77,6 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
     if value.element_type() == _BFLOAT16_NUMBER:
         size = value.tensor_size_in_bytes()
         raw = (ctypes.c_char * size).from_address(value.data_ptr()) if size else b""
-        return np.frombuffer(bytes(raw), dtype=_BFLOAT16).reshape(value.shape())
+        return np.frombuffer(bytes(raw), dtype=numpy_dtype("bfloat16")).reshape(value.shape())
     result: npt.NDArray[Any] = value.numpy()
     return result

@@ -309,11 +309,15 @@ class Layer:
         return x
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        shapes = nest.map_structure(_static_shape, first)
-        self.build(shapes)
+        first = self._note_inputs(args, kwargs)
+        self.build(nest.map_structure(_static_shape, first))
         self.built = True
+
+    def _note_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Remember what the layer is built for; returns its first argument."""
+        first = args[0] if args else next(iter(kwargs.values()), None)
         self._input_specs = nest.map_structure(_spec, first)
+        return first
 
     def _remember(self, call: Any, args: Any, kwargs: Any, outputs: Any) -> Any:
         """Give functional outputs their history; one that is an input becomes another tensor."""

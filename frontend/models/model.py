@@ -31,6 +31,27 @@ class Model(Layer):
             return cast("Self", super().__new__(Functional))
         return super().__new__(cls)
 
+    def build(self, input_shape: Any) -> None:
+        """Create all weights, by calling the model on a symbolic input.
+
+        Args:
+            input_shape: of the one input, batch dimension included; any batch size will do.
+        """
+        from onnxtape.functional import Input
+
+        inputs = Input(shape=tuple(input_shape)[1:], dtype=self.dtype)
+        self._note_inputs((inputs,), {})
+        self.built = True
+        self(inputs)
+
+    def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A call that is under way creates the weights itself.
+        if type(self).build is Model.build:
+            self._note_inputs(args, kwargs)
+            self.built = True
+        else:
+            super()._build_for(args, kwargs)
+
     def summary(self, print_fn: Callable[[str], None] | None = None) -> None:
         """Print a table of the layers, their output shapes and parameters.
 

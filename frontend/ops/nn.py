@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.dims import format_shape, same_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import may_equal, normalized, refused
 from onnxtape.ops.promotion import INT64, operands
@@ -167,8 +167,17 @@ def sparse_categorical_crossentropy(
     if not may_equal(B.shape(labels), tuple(samples)):
         raise refused(
             f"{what} takes integer targets of shape {format_shape(samples)} for outputs of shape "
-            f"{format_shape(B.shape(out))}, not {format_shape(shape)}"
+            f"{format_shape(B.shape(out))}, not {format_shape(shape)}; for one-hot "
+            "targets there is categorical_crossentropy"
         )
+    if not same_shape(B.shape(labels), tuple(samples)):
+        # GatherElements takes fewer indices than rows. Where sizes are known only at run time, a
+        # reshape that cannot fit is what refuses.
+        whole = B.op("ReduceMax", out, [axis], keepdims=0)
+        labels = B.op("Reshape", labels, B.op("Shape", whole), allowzero=1)
+    # ONNX counts negative indices from the end; here they are out of range, like too large ones.
+    classes = B.cast(B.op("Squeeze", B.dim_tensor(out, axis)), INT64)
+    labels = B.op("Where", B.op("Less", labels, 0), classes, labels)
     places = B.op("Unsqueeze", labels, [axis])
     picked = B.op("GatherElements", _log_probabilities(out, from_logits, axis), places, axis=axis)
     return B.op("Neg", B.op("Squeeze", picked, [axis]))

@@ -1,0 +1,146 @@
+"""What a user does by mistake must be refused in every mode, and said clearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxtape as ot
+from onnxtape.errors import (
+    CheckpointError,
+    ExecutionError,
+    InvalidArgumentError,
+    NumericsError,
+    ShapeError,
+)
+
+
+class Net(ot.Model):
+    def __init__(self) -> None:
+        super().__init__(name="net")
+        self.first = ot.layers.Dense(8, activation="relu")
+        self.dropout = ot.layers.Dropout(0.5)
+        self.last = ot.layers.Dense(4)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return self.last(self.dropout(self.first(x), training=training))
+
+
+def batch(size: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(size, 5)).astype("float32"), rng.integers(0, 4, size)
+
+
+def training_step() -> Callable[[Any, Any], Any]:
+    model, loss_fn = Net(), ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer, accuracy = ot.optimizers.SGD(0.1), ot.metrics.SparseCategoricalAccuracy()
+
+    def step(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            logits = model(x)
+            loss = loss_fn(y, logits)
+        gradients = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(gradients, model.trainable_weights)
+        accuracy.update_state(y, logits)
+        return loss
+
+    return step
+
+
+@pytest.mark.parametrize("targets", [10, 1])
+@pytest.mark.parametrize("sizes", [(16,), (16, 8)])
+def test_fewer_targets_than_samples(targets: int, sizes: tuple[int, ...]) -> None:
+    x, y = batch(16)
+    step = ot.function(training_step())
+    for size in sizes:  # traced for one size; then for any
+        step(x[:size], y[:size])
+    with pytest.raises((ShapeError, ExecutionError), match=r"16.*10|10.*16|16.*1|1.*16"):
+        step(x, y[:targets])
+    with pytest.raises(ShapeError, match="takes integer targets of shape"):
+        training_step()(x, y[:targets])
+
+
+def test_an_artifact_refuses_fewer_targets_too(tmp_path: Path) -> None:
+    x, y = batch(16)
+    step = ot.function(training_step())
+    step.export(tmp_path / "artifact", x, y)
+    with pytest.raises(ot.errors.InputError, match="batch"):
+        ot.TrainingSession(tmp_path / "artifact").step(x=x, y=y[:10])
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_label_that_is_no_class(label: int) -> None:
+    x, y = batch(16)
+    y[3] = label
+    with pytest.raises(InvalidArgumentError, match="Out of range"):
+        training_step()(x, y)
+    step = ot.function(training_step())
+    with pytest.raises(ExecutionError, match=r"(?s)must be within|Out of range"):
+        step(x, y)
+
+
+def test_one_hot_targets_are_told_where_to_go() -> None:
+    x, _ = batch(16)
+    with pytest.raises(ShapeError, match="for one-hot targets there is categorical_crossentropy"):
+        training_step()(x, np.eye(4, dtype="float32")[[0] * 16])
+
+
+def test_an_unbuilt_model_starts_equal_eager_and_compiled() -> None:
+    x, _ = batch(16)
+    outputs = []
+    for compile_it in (lambda f: f, ot.function):
+        ot.set_seed(5)
+        model = Net()
+        forward = compile_it(lambda x, model=model: model(x, training=True))
+        outputs.append([np.asarray(forward(x)) for _ in range(3)])
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+
+
+def test_build_makes_the_weights_of_a_subclassed_model() -> None:
+    model = Net()
+    model.build((None, 5))
+    assert [w.shape for w in model.weights] == [(5, 8), (8,), (8, 4), (4,)]
+    assert model(np.ones((3, 5), "float32")).shape == (3, 4)
+
+
+def test_restoring_into_what_is_not_built(tmp_path: Path) -> None:
+    model = Net()
+    model.build((None, 5))
+    ot.save_checkpoint(tmp_path / "file", model)
+    with pytest.raises(CheckpointError, match="'net' is not built yet: call a model on data once"):
+        ot.restore_checkpoint(tmp_path / "file", Net())
+
+
+def test_numerics_are_checked_eagerly_too() -> None:
+    ot.debugging.enable_check_numerics()
+    try:
+        with pytest.raises(NumericsError, match=r"(?s)Log made an infinity.*test_mistakes.py"):
+            ot.ops.log(np.zeros(2, "float32"))
+    finally:
+        ot.debugging.disable_check_numerics()
+    assert np.isneginf(ot.ops.log(np.zeros(2, "float32")).numpy()).all()
+
+
+def test_numpy_in_a_step_is_blamed_on_the_users_line() -> None:
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        return np.sum(x)
+
+    with pytest.raises(ot.errors.TracingError, match=r"test_mistakes.py:\d+: return np.sum\(x\)"):
+        step(np.ones(3, "float32"))
+
+
+def test_an_error_after_the_fallback_stands_alone() -> None:
+    @ot.function
+    def step(x: Any) -> Any:
+        if ot.ops.sum(x) > 0:
+            raise KeyError("mine")
+        return x
+
+    with pytest.warns(ot.FallbackWarning), pytest.raises(KeyError) as caught:
+        step(np.ones(3, "float32"))
+    assert caught.value.__context__ is None
