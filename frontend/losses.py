@@ -142,13 +142,8 @@ class SparseCategoricalCrossentropy(Loss):
         return ops.sparse_categorical_crossentropy(y_true, y_pred, self.from_logits, self.axis)
 
 
-class CategoricalCrossentropy(Loss):
-    """-sum(target * log(probability)) over the classes.
-
-    Args:
-        from_logits: whether predictions are logits, not probabilities.
-        label_smoothing: move targets this far towards the uniform distribution.
-    """
+class _SmoothedCrossentropy(Loss):
+    """The arguments of the cross-entropies between probabilities."""
 
     def __init__(
         self,
@@ -162,6 +157,15 @@ class CategoricalCrossentropy(Loss):
         self.from_logits = from_logits
         self.label_smoothing = label_smoothing
         self.axis = axis
+
+
+class CategoricalCrossentropy(_SmoothedCrossentropy):
+    """-sum(target * log(probability)) over the classes.
+
+    Args:
+        from_logits: whether predictions are logits, not probabilities.
+        label_smoothing: move targets this far towards the uniform distribution.
+    """
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         target, pred = _prepared(y_true, y_pred)
@@ -172,26 +176,13 @@ class CategoricalCrossentropy(Loss):
         return ops.categorical_crossentropy(target, pred, self.from_logits, self.axis)
 
 
-class BinaryCrossentropy(Loss):
+class BinaryCrossentropy(_SmoothedCrossentropy):
     """-(t log p + (1 - t) log(1 - p)), averaged over an axis.
 
     Args:
         from_logits: whether predictions are logits, not probabilities.
         label_smoothing: move targets this far towards 1/2.
     """
-
-    def __init__(
-        self,
-        from_logits: bool = False,
-        label_smoothing: float = 0.0,
-        axis: int = -1,
-        reduction: Reduction | None = "sum_over_batch_size",
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name, reduction)
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.axis = axis
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         target, pred = _prepared(y_true, y_pred)
