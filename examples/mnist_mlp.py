@@ -278,7 +278,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--mode", choices=(*WAYS, "all"), default="compiled", help="default: compiled")
     add("--data", type=Path, metavar="FILE", help="MNIST as .npz, instead of the small digits")
     add("--epochs", type=positive, metavar="N", help="default: 20; 5 with --data; 1 with all modes")
-    add("--batch-size", type=positive, default=32, metavar="N", help="default: 32")
+    add("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
     add("--seed", type=whole_number, default=0, metavar="N", help="default: 0")
     add("--limit", type=several, metavar="N", help="use the first N training images only")
     add("--plot", type=Path, default="mnist_mlp.png", metavar="FILE", help="default: mnist_mlp.png")
