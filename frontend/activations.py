@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from onnxtape import ops
 from onnxtape.ops import nn
 from onnxtape.tensor import Tensor
 
@@ -18,15 +19,11 @@ def linear(x: Any) -> Any:
 
 def exponential(x: Any) -> Tensor:
     """e ** x."""
-    from onnxtape import ops
-
     return ops.exp(x)
 
 
 def tanh(x: Any) -> Tensor:
     """The hyperbolic tangent."""
-    from onnxtape import ops
-
     return ops.tanh(x)
 
 

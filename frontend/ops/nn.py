@@ -173,8 +173,8 @@ def sparse_categorical_crossentropy(
     if not same_shape(B.shape(labels), tuple(samples)):
         # GatherElements takes fewer indices than rows. Where sizes are known only at run time, a
         # reshape that cannot fit is what refuses.
-        whole = B.op("ReduceMax", out, [axis], keepdims=0)
-        labels = B.op("Reshape", labels, B.op("Shape", whole), allowzero=1)
+        before, after = B.op("Shape", out, end=axis), B.op("Shape", out, start=axis + 1)
+        labels = B.op("Reshape", labels, B.op("Concat", before, after, axis=0), allowzero=1)
     # ONNX counts negative indices from the end; here they are out of range, like too large ones.
     classes = B.cast(B.op("Squeeze", B.dim_tensor(out, axis)), INT64)
     labels = B.op("Where", B.op("Less", labels, 0), classes, labels)
