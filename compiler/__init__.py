@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Refusal,
         differentiable_operators,
         gradient,
+        refuse,
         zero_gradient,
     )
 
@@ -38,7 +39,7 @@ _HOMES = {
     ),
     "graph_builder": ("GraphBuilder",),
     "record": ("Record",),
-    "registry": ("Refusal", "differentiable_operators", "gradient", "zero_gradient"),
+    "registry": ("Refusal", "differentiable_operators", "gradient", "refuse", "zero_gradient"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -57,6 +58,7 @@ __all__ = [
     "differentiable_operators",
     "differentiate",
     "gradient",
+    "refuse",
     "zero_gradient",
 ]
 

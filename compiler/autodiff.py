@@ -169,16 +169,23 @@ def _apply_rule(
 ) -> list[tuple[V, V]]:
     entry = registry.lookup(record.op_type) if record.domain == "" else None
     if entry is None:
+        reason = registry.refusals().get(record.op_type) if record.domain == "" else None
         raise GradientError(
             located(
-                f"{record.title} has no gradient rule, and it lies between the target and a "
-                "source; stop the gradient there with ot.stop_gradient, or give it one with "
-                "ot.custom_gradient",
+                (
+                    f"{record.title} cannot be differentiated: {reason}; it"
+                    if reason
+                    else f"{record.title} has no gradient rule, and it"
+                )
+                + " lies between the target and a source; stop the gradient there with "
+                "ot.stop_gradient, or give it one with ot.custom_gradient",
                 record.provenance,
             )
         )
     try:
-        return _input_gradients(b, record, wanted, entry, entry.rule(b, record, *arrived))
+        extra = (wanted,) if entry.expands else ()
+        results = entry.rule(b, record, *extra, *arrived)
+        return _input_gradients(b, record, wanted, entry, results)
     except (registry.Refusal, UnknownRankError) as refusal:
         raise GradientError(
             located(f"{record.title} cannot be differentiated: {refusal}", record.provenance)
