@@ -1,4 +1,4 @@
-"""Makes tests/reference/keras.npz again with Keras itself."""
+"""Makes the stored results of Keras again with Keras itself."""
 
 import subprocess
 from pathlib import Path
@@ -11,16 +11,15 @@ from tests.peers.test_peers import PYTHON, REFERENCE, require
 pytestmark = pytest.mark.peers
 
 
-def test_keras_reference_can_be_made_again(tmp_path: Path) -> None:
-    require("tensorflow", "keras")
-    made = tmp_path / "keras.npz"
+def make(script: str, *arguments: str) -> None:
     run = subprocess.run(
-        [PYTHON, str(REFERENCE / "make_keras_reference.py"), str(made)],
-        capture_output=True,
-        text=True,
+        [PYTHON, str(REFERENCE / script), *arguments], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    with np.load(REFERENCE / "keras.npz") as stored, np.load(made) as fresh:
+
+
+def compare(stored_file: Path, fresh_file: Path) -> None:
+    with np.load(stored_file) as stored, np.load(fresh_file) as fresh:
         assert sorted(stored) == sorted(fresh)
         for name in stored:
             assert stored[name].dtype == fresh[name].dtype, name
@@ -30,3 +29,18 @@ def test_keras_reference_can_be_made_again(tmp_path: Path) -> None:
                 )
             else:
                 np.testing.assert_array_equal(fresh[name], stored[name], err_msg=name)
+
+
+def test_keras_reference_can_be_made_again(tmp_path: Path) -> None:
+    require("tensorflow", "keras")
+    make("make_keras_reference.py", str(tmp_path / "keras.npz"))
+    compare(REFERENCE / "keras.npz", tmp_path / "keras.npz")
+
+
+def test_keras_families_can_be_made_again(tmp_path: Path) -> None:
+    require("tensorflow", "keras")
+    make("make_keras_families.py", "--to", str(tmp_path))
+    families = sorted((REFERENCE / "keras_families").glob("*.npz"))
+    assert families
+    for family in families:
+        compare(family, tmp_path / family.name)
