@@ -128,7 +128,7 @@ def _path(
     reached: list[tuple[Record[V], list[bool]]] = []
     for record in records:
         wanted = [x is not None and id(x) in active for x in record.inputs]
-        if not any(wanted) or (not record.domain and registry.has_zero_gradient(record.op_type)):
+        if not any(wanted) or _is_flat(record):
             continue
         differentiable = [o for o in record.outputs if _may_be_floating(b, o)]
         if differentiable:
@@ -142,6 +142,12 @@ def _path(
             needed.update(id(x) for x, w in zip(record.inputs, wanted, strict=True) if w)
     path.reverse()
     return path
+
+
+def _is_flat(record: Record[V]) -> bool:
+    """Whether the derivative is zero by declaration."""
+    standard = record.rule is None and not record.domain
+    return standard and registry.has_zero_gradient(record.op_type)
 
 
 def _may_be_floating(b: Builder[V], value: V) -> bool:
@@ -167,7 +173,10 @@ def _collect(b: Builder[V], gradients: dict[int, list[V]], value: V) -> V | None
 def _apply_rule(
     b: Builder[V], record: Record[V], wanted: Sequence[bool], arrived: Sequence[V | None]
 ) -> list[tuple[V, V]]:
-    entry = registry.lookup(record.op_type) if record.domain == "" else None
+    if record.rule is not None:
+        entry: registry.Gradient | None = registry.Gradient(record.rule)
+    else:
+        entry = registry.lookup(record.op_type) if record.domain == "" else None
     if entry is None:
         reason = registry.refusals().get(record.op_type) if record.domain == "" else None
         raise GradientError(

@@ -12,15 +12,22 @@ from typing import Any, Literal
 
 Phase = Literal["forward", "backward", "update"]
 
+#: The metadata key of nodes that compute something again rather than keep it.
+RECOMPUTED = "onnxtape.recomputed"
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a node comes from: the user's file and line, the layer's path, and its phase."""
+    """Where a node comes from: the user's file and line, the layer's path, and its phase.
+
+    `recomputed` counts how many times over the node computes again, on purpose, what another did.
+    """
 
     file: str = ""
     line: int = 0
     layer: str = ""
     phase: Phase = "forward"
+    recomputed: int = 0
 
     def __str__(self) -> str:
         at = f"at {self.file}:{self.line}" if self.file else ""
@@ -34,6 +41,8 @@ class Provenance:
             props["onnxtape.source"] = f"{self.file}:{self.line}"
         if self.layer:
             props["onnxtape.layer"] = self.layer
+        if self.recomputed:
+            props[RECOMPUTED] = str(self.recomputed)
         return props
 
     @classmethod
@@ -46,6 +55,7 @@ class Provenance:
             line=int(line) if line.isdigit() else 0,
             layer=props.get("onnxtape.layer", ""),
             phase=phase if phase in ("backward", "update") else "forward",  # type: ignore[arg-type]
+            recomputed=int(props.get(RECOMPUTED, 0)),
         )
 
     def with_phase(self, phase: Phase) -> Provenance:

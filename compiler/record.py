@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ class Record(Generic[V]):
 
     `V` is whatever the builder in use calls a value: `onnx_ir.Value` in a graph, `onnxtape.Tensor`
     on a tape. Omitted optional inputs are None. Attribute values are plain Python and NumPy.
+    Something else than an operator may be recorded too, with a gradient `rule` of its own.
     """
 
     op_type: str
@@ -26,6 +27,7 @@ class Record(Generic[V]):
     domain: str = ""
     name: str = ""
     provenance: Provenance | None = None
+    rule: Callable[..., Sequence[Any]] | None = None
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)

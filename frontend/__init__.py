@@ -28,12 +28,14 @@ if TYPE_CHECKING:
         function,
         run_functions_eagerly,
     )
+    from onnxtape.custom_gradients import custom_gradient
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
     from onnxtape.functional import Input
     from onnxtape.models import Model, Sequential
     from onnxtape.ops import stop_gradient
     from onnxtape.random import set_seed
+    from onnxtape.recomputation import recompute
     from onnxtape.runtime import TrainingSession
     from onnxtape.signature import TensorSpec
     from onnxtape.state import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     )
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
+    from onnxtape.transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
     from onnxtape.variable import Variable
 
 _MODULES = (
@@ -67,6 +70,14 @@ _MEMBERS = {
     "TensorSpec": "signature",
     "TrainingSession": "runtime",
     "Variable": "variable",
+    "custom_gradient": "custom_gradients",
+    "grad": "transforms",
+    "hessian": "transforms",
+    "jacobian": "transforms",
+    "jvp": "transforms",
+    "recompute": "recomputation",
+    "value_and_grad": "transforms",
+    "vjp": "transforms",
     "convert_to_tensor": "engine",
     "function": "compiled_function",
     "restore_checkpoint": "state",
@@ -89,22 +100,30 @@ __all__ = [
     "__version__",
     "activations",
     "convert_to_tensor",
+    "custom_gradient",
     "data",
     "debugging",
     "errors",
     "function",
+    "grad",
+    "hessian",
     "initializers",
+    "jacobian",
+    "jvp",
     "layers",
     "losses",
     "metrics",
     "ops",
     "optimizers",
     "random",
+    "recompute",
     "restore_checkpoint",
     "run_functions_eagerly",
     "save_checkpoint",
     "set_seed",
     "stop_gradient",
+    "value_and_grad",
+    "vjp",
 ]
 
 

@@ -170,13 +170,14 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
     if outputs:
         with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
             path = Path(folder) / "optimized.onnx"
-            create_session(model, providers, threads=1, optimized_path=path)
+            # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
+            create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
             optimized = ir.load(path)
             in_place = schedule_updates(optimized, outputs)
             scheduled = ir.to_proto(optimized).SerializeToString()
         session = create_session(scheduled, providers, optimize=False, in_order=True)
     else:
-        session = create_session(model, providers)
+        session = create_session(model, providers, merge_equal=False)
     bindings = [
         StateBinding(
             VariableCell(variable),

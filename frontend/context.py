@@ -53,6 +53,14 @@ class SymbolicContext(Protocol):
     def created(self, variable: Variable) -> None: ...
 
 
+class Readings(Protocol):
+    """What variables gave while a block ran, and give again while it is recomputed."""
+
+    replaying: bool
+
+    def read(self, variable: Variable, tensor: Tensor) -> Tensor: ...
+
+
 class _State(threading.local):
     def __init__(self) -> None:
         self.symbolic: SymbolicContext | None = None
@@ -61,6 +69,8 @@ class _State(threading.local):
         self.phase: Phase = "forward"
         # Set while a variable's initial value is made: see `random`.
         self.initializing = False
+        # Of the blocks being recorded for recomputation, or recomputed; outermost first.
+        self.readings: list[Readings] = []
         # Set while gradient rules run: their nodes stem from the forward node's place.
         self.origin: Provenance | None = None
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
+import numpy as np
+
 from onnxtape import context, nest
 from onnxtape.compiler import autodiff
+from onnxtape.compiler.dims import Shape, format_shape, is_static
 from onnxtape.compiler.dtypes import is_floating
+from onnxtape.compiler.errors import located
 from onnxtape.compiler.record import Record
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.errors import ShapeError
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -120,33 +126,157 @@ class GradientTape:
             TypeError: a source that is neither a tensor nor a variable.
             ShapeError, ValueError: output gradients that do not fit the targets.
         """
-        if unconnected_gradients not in ("none", "zero"):
-            raise ValueError(
-                f"unconnected_gradients is 'none' or 'zero', not {unconnected_gradients!r}"
+        flat = self._sources(sources)
+        with self._spent():
+            gradients = self._connected(target, flat, output_gradients, unconnected_gradients)
+        return nest.pack_like(sources, gradients)
+
+    def jacobian(
+        self,
+        target: Any,
+        sources: Any,
+        unconnected_gradients: Literal["none", "zero"] = "none",
+    ) -> Any:
+        """The derivative of each element of `target` by each element of the sources.
+
+        One backward pass per element of the target.
+
+        Args:
+            target: a floating-point tensor; in a compiled step, of static shape.
+            sources: as for `gradient`.
+            unconnected_gradients: as for `gradient`.
+
+        Returns:
+            In `sources`' structure, tensors of shape `target.shape + source.shape`.
+
+        Raises:
+            GradientError: an operator on the way has no gradient.
+            ShapeError: the target's shape is not known.
+            RuntimeError: as for `gradient`.
+        """
+        target = convert_to_tensor(target)
+        shape = self._static(B.shape(target), "the target")
+        rows = np.eye(math.prod(shape), dtype=target.dtype)
+        seeds = [row.reshape(shape) for row in rows]
+        leading = B.constant(np.asarray(shape, np.int64))
+        return self._stacked(target, sources, seeds, leading, 0, unconnected_gradients)
+
+    def batch_jacobian(
+        self,
+        target: Any,
+        source: Any,
+        unconnected_gradients: Literal["none", "zero"] = "none",
+    ) -> Any:
+        """The Jacobian of each sample, where target row i depends on source row i alone.
+
+        Args:
+            target: of shape (batch, ...), all but the batch static.
+            source: of shape (batch, ...).
+            unconnected_gradients: as for `gradient`.
+
+        Returns:
+            A tensor of shape `(batch, *target.shape[1:], *source.shape[1:])`.
+
+        Raises:
+            GradientError, ShapeError, RuntimeError: as for `jacobian`.
+        """
+        target = convert_to_tensor(target)
+        whole = B.shape(target)
+        shape = self._static(None if not whole else whole[1:], "the target but its batch")
+        rows = np.eye(math.prod(shape), dtype=target.dtype)
+        zeros = B.full_like(target, 0.0)
+        seeds = [B.op("Add", zeros, row.reshape(1, *shape)) for row in rows]
+        leading = B.op("Concat", B.dim_tensor(target, 0), list(shape), axis=0)
+        return self._stacked(target, source, seeds, leading, 1, unconnected_gradients)
+
+    @staticmethod
+    def _static(shape: Shape | None, what: str) -> tuple[int, ...]:
+        if not is_static(shape):
+            raise ShapeError(
+                located(
+                    f"a Jacobian needs the shape of {what}, which is {format_shape(shape)} here; "
+                    "use batch_jacobian if only the batch is open",
+                    context.provenance(),
+                )
             )
+        return shape
+
+    def _stacked(
+        self,
+        target: Tensor,
+        sources: Any,
+        seeds: Sequence[Any],
+        leading: Tensor,
+        axis: int,
+        unconnected_gradients: Literal["none", "zero"],
+    ) -> Any:
+        """The gradients under each seed, stacked along `axis`, which becomes axes `leading`."""
+        flat = self._sources(sources)
+        with self._spent():
+            rows = [self._connected(target, flat, seed, unconnected_gradients) for seed in seeds]
+        found: list[Tensor | None] = []
+        for i, source in enumerate(flat):
+            parts = [row[i] for row in rows]
+            if all(part is None for part in parts) and unconnected_gradients == "none":
+                found.append(None)
+                continue
+            tensor = convert_to_tensor(source)
+            trailing = B.shape_tensor(tensor)
+            if axis:
+                trailing = B.op("Slice", trailing, [axis], [2**31])
+            shape = B.op("Concat", leading, trailing, axis=0)
+            if not parts:
+                found.append(B.op("ConstantOfShape", shape, value=np.zeros(1, tensor.dtype)))
+                continue
+            # What one element of the target does not depend on, another may.
+            parts = [B.full_like(tensor, 0.0) if p is None else p for p in parts]
+            rows_of = [B.op("Unsqueeze", p, [axis]) for p in parts]
+            found.append(B.op("Reshape", B.op("Concat", *rows_of, axis=axis), shape, allowzero=1))
+        return nest.pack_like(sources, found)
+
+    @staticmethod
+    def _sources(sources: Any) -> list[Tensor | Variable]:
+        flat = nest.flatten(sources)
+        for source in flat:
+            if not isinstance(source, (Tensor, Variable)):
+                raise TypeError(
+                    f"gradients are taken by tensors and variables, not {type(source).__name__}"
+                )
+        return flat
+
+    @contextmanager
+    def _spent(self) -> Iterator[None]:
+        """Around backward passes: unless it is persistent, the tape is of no use afterwards."""
         if self._used and not self._persistent:
             raise RuntimeError(
                 "a GradientTape gives one set of gradients; "
                 "use GradientTape(persistent=True) to call gradient() again"
             )
-        flat_sources = nest.flatten(sources)
-        for source in flat_sources:
-            if not isinstance(source, (Tensor, Variable)):
-                raise TypeError(
-                    f"gradients are taken by tensors and variables, not {type(source).__name__}"
-                )
         self._used = True
         # A tape that gives gradients once has no use for a record of its own backward pass.
         with nullcontext() if self._persistent else self.stop_recording():
-            gradients = self._gradients(target, flat_sources, output_gradients)
-            if unconnected_gradients == "zero":
-                gradients = [
-                    B.full_like(convert_to_tensor(s), 0.0) if g is None else g
-                    for g, s in zip(gradients, flat_sources, strict=True)
-                ]
+            yield
         if not self._persistent:
             self._records, self._tracked, self._reads = [], {}, {}
-        return nest.pack_like(sources, gradients)
+
+    def _connected(
+        self,
+        target: Any,
+        sources: Sequence[Tensor | Variable],
+        output_gradients: Any,
+        unconnected_gradients: str,
+    ) -> list[Tensor | None]:
+        if unconnected_gradients not in ("none", "zero"):
+            raise ValueError(
+                f"unconnected_gradients is 'none' or 'zero', not {unconnected_gradients!r}"
+            )
+        gradients = self._gradients(target, sources, output_gradients)
+        if unconnected_gradients == "none":
+            return gradients
+        return [
+            B.full_like(convert_to_tensor(s), 0.0) if g is None else g
+            for g, s in zip(gradients, sources, strict=True)
+        ]
 
     def _gradients(
         self, target: Any, sources: Sequence[Any], output_gradients: Any
@@ -190,6 +320,7 @@ class GradientTape:
         inputs: Sequence[Tensor | None],
         attributes: Mapping[str, Any],
         outputs: Sequence[Tensor],
+        rule: Callable[..., Sequence[Any]] | None = None,
     ) -> None:
         tracked = self._tracked
         for x in inputs:
@@ -198,7 +329,9 @@ class GradientTape:
         else:
             return
         place = context.provenance()
-        self._records.append(Record(op_type, inputs, outputs, attributes, provenance=place))
+        self._records.append(
+            Record(op_type, inputs, outputs, attributes, provenance=place, rule=rule)
+        )
         for output in outputs:
             if is_floating(output.dtype):
                 tracked[id(output)] = output

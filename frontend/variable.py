@@ -104,6 +104,8 @@ class Variable(Operators):
         tensor = self._tensor if _state.symbolic is None else _state.symbolic.read(self)
         # After the reference was taken: a step in another thread sees either both or none.
         Changes.note()
+        for readings in _state.readings:
+            tensor = readings.read(self, tensor)
         for tape in _state.tapes:
             tape._read(self, tensor)
         return tensor
@@ -126,6 +128,8 @@ class Variable(Operators):
         """
         tensor = convert_to_tensor(value, self._dtype)
         self._check_shape(tensor)
+        if any(readings.replaying for readings in _state.readings):
+            return self  # Assigned when the block ran first.
         recorded = any(tape._tracks(tensor) for tape in _state.tapes)
         if _state.symbolic is not None:
             if recorded and tensor._symbolic is not None:

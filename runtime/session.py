@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ def create_session(
     providers: Providers = None,
     *,
     optimize: bool = True,
+    merge_equal: bool = True,
     in_order: bool = False,
     threads: int | None = None,
     spin: bool = True,
@@ -111,6 +113,8 @@ def create_session(
         model: a serialized ONNX model, or the path of one.
         providers: see `resolve_providers`; None is the CPU.
         optimize: let ONNX Runtime rewrite the graph (fusion, constant folding, layout).
+        merge_equal: let those rewrites merge nodes that compute the same; False keeps apart what
+            is computed again on purpose.
         in_order: run the nodes in the order of the file as far as their inputs allow
             (ExecutionOrder.PRIORITY_BASED), not in ONNX Runtime's own topological order.
         threads: threads within one operator. None is `get_num_threads()`; 1 creates no thread,
@@ -149,15 +153,16 @@ def create_session(
         options.profile_file_prefix = profile_prefix
     options.use_per_session_threads = not _Settings.program_has_global_pool
     source = model if isinstance(model, bytes) else os.fspath(model)
+    disabled = [] if merge_equal else ["CommonSubexpressionElimination"]
     try:
-        session = _open(ort, source, options, resolved)
+        session = _open(ort, source, options, resolved, disabled)
     except Exception as error:
         if _GLOBAL_POOL_IN_USE not in str(error):
             raise execution_error(error, "ONNX Runtime cannot load this graph") from error
         _Settings.program_has_global_pool = True
         options.use_per_session_threads = False
         try:
-            session = _open(ort, source, options, resolved)
+            session = _open(ort, source, options, resolved, disabled)
         except Exception as again:
             raise execution_error(again, "ONNX Runtime cannot load this graph") from again
     _require_providers(session, resolved)
@@ -215,10 +220,18 @@ def _without_source_position(text: str) -> str:
     return text
 
 
-def _open(ort: Any, source: bytes | str, options: Any, providers: ResolvedProviders) -> Any:
+def _open(
+    ort: Any,
+    source: bytes | str,
+    options: Any,
+    providers: ResolvedProviders,
+    disabled: Sequence[str],
+) -> Any:
     # Without its fallback ONNX Runtime raises at once, where it would else print to the console
     # and try again on the CPU.
-    return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    return ort.InferenceSession(
+        source, options, providers=providers, enable_fallback=0, disabled_optimizers=disabled
+    )
 
 
 def _require_providers(session: Any, wanted: ResolvedProviders) -> None:

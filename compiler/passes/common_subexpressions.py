@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
+from onnxtape.compiler.errors import RECOMPUTED
 from onnxtape.compiler.passes import RANDOM, GraphPass, applies
 
 
@@ -17,12 +18,18 @@ class EliminateCommonSubexpressions(GraphPass):
     adds = frozenset({"Identity"})
 
     def run(self, model: ir.Model) -> bool:
-        # Two draws are not one: while the library's pass runs, no random node equals another.
-        random = [node for node in model.graph if applies(node, *RANDOM)]
-        for i, node in enumerate(random):
-            node.overload = f"draw {i}"
+        # Two draws are not one, and what is computed again on purpose is not what was computed
+        # before: while the library's pass runs, such nodes are of different kinds.
+        marked = []
+        for i, node in enumerate(model.graph.all_nodes()):
+            kind = node.metadata_props.get(RECOMPUTED, "")
+            if applies(node, *RANDOM):
+                kind = f"draw {i}"
+            if kind:
+                node.overload = kind
+                marked.append(node)
         try:
             return bool(CommonSubexpressionEliminationPass()(model).modified)
         finally:
-            for node in random:
+            for node in marked:
                 node.overload = ""
