@@ -5,7 +5,7 @@ VENV ?= .venv
 PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers lint bench clean
+.PHONY: demo test test-peers test-js lint bench clean
 
 # Installs again when the package's metadata changes. The marker names what was installed.
 $(VENV)/.examples: pyproject.toml
@@ -18,9 +18,9 @@ $(VENV)/.test: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.examples
 
-$(PEERS)/.installed: benchmarks/requirements.txt
+$(PEERS)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	$(PEERS)/bin/python -m pip install --quiet --requirement $< --editable '.[cpu]'
 	@touch $@
 
 demo: $(VENV)/.examples  ## train the digits classifier
@@ -33,6 +33,13 @@ test-peers: $(VENV)/.test $(PEERS)/.installed  ## make the stored references aga
 	ONNXTAPE_PEER_PYTHON=$(abspath $(PEERS))/bin/python ONNXTAPE_REQUIRE_PEERS=1 \
 	  $(BIN)/python -m pytest -q -m peers
 
+js/node_modules/.installed: js/package.json
+	npm install --prefix js --ignore-scripts --no-package-lock --no-audit --no-fund --omit=peer
+	@touch $@
+
+test-js: $(VENV)/.test js/node_modules/.installed  ## train from artifacts in Node and in Chromium
+	$(BIN)/python -m pytest -q -m js tests/js
+
 lint: $(VENV)/.test  ## ruff, and mypy on the installed package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +49,4 @@ bench: $(VENV)/.test $(PEERS)/.installed  ## side by side with the peers, in one
 	$(BIN)/python -m benchmarks --peer-python $(PEERS)/bin/python
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) js/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxtape.compiler import registry
@@ -23,6 +22,7 @@ from onnxtape.compiler.errors import (
     located,
 )
 from onnxtape.compiler.record import Record
+from onnxtape.compiler.sequences import without_sequences
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -65,7 +65,7 @@ def backward(
                 f"a gradient needs a floating-point target, not {b.dtype(target)}; "
                 "cast it, or differentiate the value it was computed from"
             )
-    path = _path(b, records, targets, sources)
+    path = _path(b, without_sequences(b, records), targets, sources)
     gradients: dict[int, list[V]] = {}
     seeds = [None] * len(targets) if output_gradients is None else output_gradients
     if len(seeds) != len(targets):
@@ -246,6 +246,7 @@ def differentiate(
         KeyError: the graph holds no value of that name.
     """
     from onnxtape.compiler.graph_builder import GraphBuilder
+    from onnxtape.compiler.subgraphs import records_of
 
     opset = graph.opset_imports.get("", RULES_OPSET)
     if opset < RULES_OPSET:
@@ -268,7 +269,7 @@ def differentiate(
 
     return backward(
         GraphBuilder(graph, opset=opset),
-        [_with_captured(record_of(node), node) for node in graph],
+        records_of(graph),
         [resolve(t) for t in targets],
         [resolve(s) for s in sources],
         output_gradients,
@@ -286,34 +287,6 @@ def record_of(node: ir.Node) -> Record[ir.Value]:
         name=node.name or "",
         provenance=Provenance.from_metadata(node.metadata_props),
     )
-
-
-def _with_captured(record: Record[ir.Value], node: ir.Node) -> Record[ir.Value]:
-    """The values that the node's subgraphs take from outside, as further inputs.
-
-    Without them nothing would show that the result depends on them.
-    """
-    import onnx_ir as ir
-
-    captured: dict[ir.Value, None] = {}
-    for attr in node.attributes.values():
-        if attr.type == ir.AttributeType.GRAPH:
-            captured.update(dict.fromkeys(_captured(attr.as_graph())))
-    return replace(record, inputs=(*record.inputs, *captured)) if captured else record
-
-
-def _captured(graph: ir.Graph) -> Iterator[ir.Value]:
-    import onnx_ir as ir
-
-    inside: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
-    for node in graph:
-        used = [x for x in node.inputs if x is not None]
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                used.extend(_captured(attr.as_graph()))
-        yield from (x for x in used if x not in inside)
-        inside.update(node.outputs)
-    yield from (x for x in graph.outputs if x not in inside)
 
 
 def _plain(attr: ir.Attr) -> Any:

@@ -9,7 +9,7 @@ needs it.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnxtape.compiler.dims import Dim, Shape, is_static, same_dim, same_shape
 from onnxtape.compiler.dtypes import DType
 from onnxtape.compiler.errors import Phase, Provenance, UnknownRankError
+from onnxtape.compiler.record import Record
 
 V = TypeVar("V")
 
@@ -65,10 +66,59 @@ class Builder(abc.ABC, Generic[V]):
         """Note that `value` has `shape` where inference could not tell; returns `value`."""
         return value
 
+    def outputs_of(self, record: Record[V], count: int) -> tuple[V, ...] | None:
+        """The first `count` outputs of an operator that was applied, omitted ones included.
+
+        None where the operator has run already without them.
+        """
+        return tuple(record.outputs[:count]) if len(record.outputs) >= count else None
+
+    def supersede(self, value: V, make: Callable[[], V]) -> None:
+        """Note that `make()` gives `value` again, from what it was made from itself.
+
+        For rules that compute their operator's result again on the way: a graph then needs the
+        operator no longer. What has run, has run.
+        """
+
     @contextmanager
     def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:
         """Nodes emitted inside stem from `provenance`. Only graphs keep such notes."""
         yield
+
+    # Control flow, which only graphs hold: eagerly it is Python's own --------------------------
+
+    def symbol(self, value: V) -> Any:
+        """The `onnx_ir.Value` by which subgraphs refer to the value."""
+        raise self._no_graph()
+
+    def nested(self, name: str, graph: Any = None) -> Any:
+        """A `GraphBuilder` for a subgraph (an `onnx_ir.Graph`; by default a new one).
+
+        Its names are new in the graphs around it too.
+        """
+        raise self._no_graph()
+
+    def emit_with_subgraphs(
+        self,
+        op_type: str,
+        inputs: Sequence[V | None],
+        attributes: dict[str, Any],
+        outputs: int,
+        scope: Sequence[V],
+    ) -> list[V]:
+        """`emit` for an operator with subgraphs.
+
+        Args:
+            scope: values, other than `inputs`, that the subgraphs may capture.
+        """
+        raise self._no_graph()
+
+    def add_outputs(self, record: Record[V], types: Sequence[Any]) -> list[V]:
+        """Further outputs, each of a type and shape, of a node whose subgraph has them already."""
+        raise self._no_graph()
+
+    def _no_graph(self) -> TypeError:
+        return TypeError(f"{type(self).__name__} builds no graph that could hold subgraphs")
 
     # Emitting -----------------------------------------------------------------------------------
 
@@ -173,6 +223,9 @@ class Builder(abc.ABC, Generic[V]):
         """`value` broadcast to `like`'s shape."""
         if same_shape(self.shape(value), self.shape(like)):
             return value
+        if 0 in (self.shape(like) or ()):
+            # ONNX Runtime's optimizer drops an Expand of size 1 to no elements.
+            return self.full_like(like, 0.0, self.dtype(value))
         return self.refine_shape(
             self.op("Expand", value, self.shape_tensor(like)), self.shape(like)
         )

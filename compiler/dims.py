@@ -34,6 +34,15 @@ def same_shape(a: Shape | None, b: Shape | None) -> bool:
     )
 
 
+def may_be_equal(a: Shape | None, b: Shape | None) -> bool:
+    """Whether nothing that is known keeps `a` and `b` from being equal."""
+    if a is None or b is None:
+        return True
+    return len(a) == len(b) and not any(
+        isinstance(x, int) and isinstance(y, int) and x != y for x, y in zip(a, b, strict=True)
+    )
+
+
 def broadcast_dim(a: Dim, b: Dim) -> Dim:
     """The dimension that `a` and `b` broadcast to.
 

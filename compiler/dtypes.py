@@ -35,6 +35,9 @@ _BY_NUMBER: dict[int, DType] = {
     21: np.dtype(ml_dtypes.uint4),
     22: np.dtype(ml_dtypes.int4),
     23: np.dtype(ml_dtypes.float4_e2m1fn),
+    24: np.dtype(ml_dtypes.float8_e8m0fnu),
+    25: np.dtype(ml_dtypes.uint2),
+    26: np.dtype(ml_dtypes.int2),
 }
 _TO_NUMBER: dict[DType, int] = {dtype: number for number, dtype in _BY_NUMBER.items()}
 
@@ -66,5 +69,11 @@ def is_floating(dtype: DType) -> bool:
 @functools.cache
 def type_string(dtype: DType) -> str:
     """The name that operator schemas use: `tensor(float)`, `tensor(int64)`, ..."""
-    special = {"float32": "float", "float64": "double", "object": "string"}
-    return f"tensor({special.get(dtype.name, dtype.name)})"
+    special = {
+        "float32": "float",
+        "float64": "double",
+        "object": "string",
+        "float4_e2m1fn": "float4e2m1",
+        "float8_e8m0fnu": "float8e8m0",
+    }
+    return f"tensor({special.get(dtype.name, dtype.name.replace('_', ''))})"

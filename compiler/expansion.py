@@ -17,6 +17,7 @@ from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.dtypes import DType, is_floating, to_onnx
 from onnxtape.compiler.errors import Phase, Provenance
+from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import Refusal, register_expansion
 
@@ -132,8 +133,9 @@ def schema_body(b: Builder[Any], n: Record[Any]) -> list[Any]:
     """
     import onnx
 
-    schema = onnx.defs.get_schema(n.op_type, b.opset, "")
-    body = _function(b, n, schema)
+    opset = lowest_opset(n.op_type, b.opset, n.attributes, len(n.inputs), len(n.outputs))
+    schema = onnx.defs.get_schema(n.op_type, opset, "")
+    body = _function(b, n, schema, opset)
     values: dict[str, Any] = {"": None}
     values.update((name, n.input(i)) for i, name in enumerate(body.input))
     defaults = {name: a.default_value for name, a in schema.attributes.items()}
@@ -160,12 +162,12 @@ def schema_body(b: Builder[Any], n: Record[Any]) -> list[Any]:
     return [values.get(name) for name in body.output]
 
 
-def _function(b: Builder[Any], n: Record[Any], schema: Any) -> Any:
+def _function(b: Builder[Any], n: Record[Any], schema: Any, opset: int) -> Any:
     """The schema's function body, as a FunctionProto."""
     import onnx
 
     if schema.has_function:
-        versions = [v for v in schema.function_opset_versions if v <= b.opset]
+        versions = [v for v in schema.function_opset_versions if v <= opset]
         data = schema.get_function_with_opset_version(max(versions))
     elif schema.has_context_dependent_function:
         names = [f"x{i}" if x is not None else "" for i, x in enumerate(n.inputs)]
@@ -175,12 +177,12 @@ def _function(b: Builder[Any], n: Record[Any], schema: Any) -> Any:
         types = [
             onnx.TypeProto() if x is None else _type_proto(b.dtype(x), b.shape(x)) for x in n.inputs
         ]
-        versions = [v for v in schema.context_dependent_function_opset_versions if v <= b.opset]
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
         data = schema.get_context_dependent_function_with_opset_version(
             max(versions), node.SerializeToString(), [t.SerializeToString() for t in types]
         )
     else:
-        raise Refusal(f"ONNX gives no function body for {n.op_type} at opset {b.opset}")
+        raise Refusal(f"ONNX gives no function body for {n.op_type} at opset {opset}")
     function = onnx.FunctionProto()
     function.ParseFromString(data)
     return function

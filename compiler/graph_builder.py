@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +15,7 @@ from onnx_shape_inference import ShapeInferenceContext, registry
 
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.dims import Dim, Shape, format_shape
+from onnxtape.compiler.dims import Shape, format_shape
 from onnxtape.compiler.errors import (
     DtypeError,
     Phase,
@@ -25,8 +24,14 @@ from onnxtape.compiler.errors import (
     describe_operands,
     located,
 )
+from onnxtape.compiler.graph_names import symbols_in, taken_in
 from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
+from onnxtape.compiler.operators import lowest_opset
+from onnxtape.compiler.record import Record
+
+#: The key of a graph's `meta` under which values are noted that are computed again: value -> value.
+SUPERSEDED = "onnxtape.superseded"
 
 
 class GraphBuilder(Builder[ir.Value]):
@@ -34,16 +39,26 @@ class GraphBuilder(Builder[ir.Value]):
 
     Args:
         graph: where nodes and constants go.
-        opset: the default-domain opset version of the emitted operators.
-        provenance: called once per node for the user's place; None keeps no notes.
+        opset: the default-domain opset version of the emitted operators; it rises, and the
+            graph's with it, where an operator needs a later one.
+        around: where `graph` is a subgraph, the builder of the graph that it is to be part of.
+
+    Attributes:
+        provenance: the user's place, noted on each node; None keeps no notes.
     """
 
-    def __init__(self, graph: ir.Graph | None, *, opset: int = 21) -> None:
+    def __init__(
+        self, graph: ir.Graph | None, *, opset: int = 21, around: GraphBuilder | None = None
+    ) -> None:
         registry.collect()
         self.graph = graph
         self.opset = opset
-        self.provenance: Provenance | None = None
-        self._taken, self._context = _shared(graph, opset)
+        self.provenance: Provenance | None = None if around is None else around.provenance
+        self._around = around
+        if around is None:
+            self._taken, self._context = _shared(graph, opset)
+        else:
+            self._taken, self._context = around._taken, around._context
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._counter = 0
 
@@ -56,6 +71,7 @@ class GraphBuilder(Builder[ir.Value]):
         attributes: Mapping[str, Any],
         outputs: int = 1,
     ) -> tuple[ir.Value, ...]:
+        self._admit(op_type, attributes, len(inputs), outputs)
         self._check_dtypes(op_type, inputs)
         node = ir.Node(
             "",
@@ -122,6 +138,24 @@ class GraphBuilder(Builder[ir.Value]):
             )
         return value
 
+    def outputs_of(self, record: Record[ir.Value], count: int) -> tuple[ir.Value, ...] | None:
+        node = record.outputs[0].producer()
+        if node is None:
+            return None
+        if len(node.outputs) < count:
+            node.resize_outputs(count)
+            self._infer(node)
+        for output in node.outputs[:count]:
+            if not output.name:
+                output.name = self.unique_name(node.op_type)
+        return tuple(node.outputs[:count])
+
+    def supersede(self, value: ir.Value, make: Callable[[], ir.Value]) -> None:
+        if self.graph is not None:
+            superseded = self.graph.meta.setdefault(SUPERSEDED, {})
+            if value not in superseded:
+                superseded[value] = make()
+
     @contextmanager
     def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:
         previous = self.provenance
@@ -131,10 +165,86 @@ class GraphBuilder(Builder[ir.Value]):
         finally:
             self.provenance = previous
 
+    # Subgraphs ----------------------------------------------------------------------------------
+
+    @property
+    def subgraph(self) -> ir.Graph:
+        """The graph that is built; ValueError where nodes are left unattached."""
+        if self.graph is None:
+            raise ValueError("this builder has no graph")
+        return self.graph
+
+    def symbol(self, value: ir.Value) -> ir.Value:
+        return value
+
+    def nested(self, name: str, graph: ir.Graph | None = None) -> GraphBuilder:
+        """A builder for a subgraph, a new one unless it is given."""
+        if graph is None:
+            graph = ir.Graph([], [], nodes=[], name=self.unique_name(name))
+        return GraphBuilder(graph, opset=self.opset, around=self)
+
+    def emit_with_subgraphs(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, Any],
+        outputs: int,
+        scope: Sequence[ir.Value],
+    ) -> list[ir.Value]:
+        return list(self.emit(op_type, inputs, attributes, outputs))
+
+    def add_outputs(
+        self, record: Record[ir.Value], types: Sequence[tuple[ir.TypeProtocol, ir.Shape | None]]
+    ) -> list[ir.Value]:
+        node = record.outputs[0].producer()
+        if node is None:
+            raise ValueError(f"{record.title} is no node of a graph")
+        count = len(node.outputs)
+        node.resize_outputs(count + len(types))
+        added = list(node.outputs[count:])
+        for output, (kind, shape) in zip(added, types, strict=True):
+            output.name = self.unique_name(node.op_type)
+            output.type, output.shape = kind, shape
+        return added
+
+    def input_like(self, value: ir.Value) -> ir.Value:
+        """Append a graph input of the value's type and shape."""
+        made = ir.Value(
+            name=self.claim_name(value.name or "input"), shape=value.shape, type=value.type
+        )
+        self.subgraph.inputs.append(made)
+        return made
+
+    def copy(
+        self, node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr]
+    ) -> tuple[ir.Value, ...]:
+        """Append a node like `node`, of any domain, on other inputs; returns its outputs."""
+        copied = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            attributes=attributes,
+            num_outputs=len(node.outputs),
+            metadata_props=dict(node.metadata_props),
+        )
+        for output, original in zip(copied.outputs, node.outputs, strict=True):
+            output.name = self.unique_name(node.op_type) if original.name else ""
+            output.type, output.shape = original.type, original.shape
+        copied.name = f"{copied.outputs[0].name}_node"
+        unknown = any(o.type is None or o.shape is None for o in copied.outputs)
+        if node.domain in ("", "ai.onnx"):
+            self._admit(node.op_type, node.attributes, len(inputs), len(node.outputs))
+            if unknown:
+                self._infer(copied)
+        self.subgraph.append(copied)
+        return tuple(copied.outputs)
+
     # Names and values ---------------------------------------------------------------------------
 
     def unique_name(self, stem: str) -> str:
-        """A value name that this graph does not hold yet."""
+        """A value name that this graph, and those around it, do not hold yet."""
+        if self._around is not None:
+            return self._around.unique_name(stem)
         while True:
             self._counter += 1
             name = f"{stem}_{self._counter}"
@@ -151,7 +261,7 @@ class GraphBuilder(Builder[ir.Value]):
 
     def declare(self, name: str, dtype: dtypes.DType, shape: Shape) -> ir.Value:
         """A value without a producer, under `name` if that is free; not yet a graph input."""
-        self._context.reserve_symbol_names(_symbols(shape))
+        self._context.reserve_symbol_names(symbols_in(shape))
         return ir.Value(
             name=self.claim_name(name),
             shape=ir.Shape(shape),
@@ -168,11 +278,25 @@ class GraphBuilder(Builder[ir.Value]):
 
     # Checks -------------------------------------------------------------------------------------
 
+    def _admit(self, op_type: str, attributes: Iterable[str], inputs: int, outputs: int) -> None:
+        """Raise the opset to one that has the operator."""
+        opset = lowest_opset(op_type, self.opset, attributes, inputs, outputs)
+        if opset > self.opset:
+            self._raise_opset(opset)
+
+    def _raise_opset(self, opset: int) -> None:
+        self.opset = max(self.opset, opset)
+        if self._around is not None:
+            self._around._raise_opset(opset)
+        elif self.graph is not None:
+            imports = self.graph.opset_imports
+            imports[""] = max(imports.get("", 0), opset)
+
     def _check_dtypes(self, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
         _schema(op_type, self.opset)
         bound: dict[str, tuple[int, dtypes.DType]] = {}
         for i, value in enumerate(inputs):
-            if value is None or value.dtype is None:
+            if value is None or not isinstance(value.type, ir.TensorType):
                 continue
             formal = _formal_input(op_type, self.opset, i)
             if formal is None:
@@ -239,7 +363,7 @@ def _shared(graph: ir.Graph | None, opset: int) -> tuple[set[str], ShapeInferenc
         "onnxtape.builders", (set(), ShapeInferenceContext(opset_imports={"": opset}))
     )
     taken, context = notes
-    names, symbols = _taken_in(graph)
+    names, symbols = taken_in(graph)
     # Inference names what it does not know; in this graph those names must be new.
     context.reserve_symbol_names(symbols)
     taken |= names
@@ -273,31 +397,3 @@ def _attribute(name: str, value: Any) -> ir.Attr:
     elif isinstance(value, (bool, np.integer)):
         value = int(value)
     return ir.convenience.convert_attribute(name, value)
-
-
-def _values_in(graph: ir.Graph) -> Iterator[ir.Value]:
-    """All values of the graph, those of its subgraphs included."""
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                yield from _values_in(attr.as_graph())
-
-
-def _taken_in(graph: ir.Graph) -> tuple[set[str], set[str]]:
-    """The names of the graph's values, and the symbols in their shapes."""
-    names: set[str] = set()
-    dims: set[Dim] = set()
-    for value in _values_in(graph):
-        if value.name:
-            names.add(value.name)
-        if value.shape is not None:
-            dims.update(d.value for d in value.shape.dims if not isinstance(d, int))
-    return names, _symbols(dims)
-
-
-def _symbols(dims: Iterable[Dim]) -> set[str]:
-    """The symbols in expressions such as `2*batch`."""
-    return {s for d in dims if isinstance(d, str) for s in re.findall(r"[^\W\d]\w*", d)}

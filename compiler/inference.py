@@ -8,13 +8,15 @@ may reach beyond the end, and what is computed at run time is unknown until then
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import onnx
 import onnx_ir as ir
 from onnx_shape_inference import SYM_DATA_KEY, ShapeInferenceContext, registry
 
 from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static
+from onnxtape.compiler.shape_corrections import CORRECTIONS
 
 #: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
 BROADCASTING = frozenset(
@@ -60,7 +62,8 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
             value.shape = _named(context, shape)
     library = registry.get("", node.op_type, version=opset)
     if library is not None:
-        library(context, node)
+        with _condition(node):
+            library(context, node)
     _dtypes_by_schema(node, opset)
     for output in node.outputs:
         # The library's notes on what shape tensors hold; exported models need them not.
@@ -68,7 +71,9 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
     if node.op_type in BROADCASTING:
         _broadcast(context, node, [shape_of(x) for x in node.inputs if x is not None])
     elif node.op_type == "Expand":
-        _broadcast(context, node, [shape_of(node.inputs[0]), _content(context, node.inputs[1])])
+        _broadcast(context, node, [shape_of(node.inputs[0]), _target(context, node.inputs[1])])
+    elif node.op_type in CORRECTIONS:
+        _correct(context, node)
     elif node.outputs[0].shape is None:
         return
     elif node.op_type == "Slice":
@@ -77,6 +82,20 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
         _split(context, node)
     elif node.op_type == "Squeeze":
         _squeeze(context, node)
+
+
+@contextmanager
+def _condition(node: ir.Node) -> Iterator[None]:
+    """A Loop may have no condition; the library wants one."""
+    omitted = node.op_type == "Loop" and node.inputs[1] is None
+    if omitted:
+        truth = ir.Value(name="true", shape=ir.Shape(()), type=ir.TensorType(ir.DataType.BOOL))
+        node.replace_input_with(1, truth)
+    try:
+        yield
+    finally:
+        if omitted:
+            node.replace_input_with(1, None)
 
 
 def shape_of(value: ir.Value | None) -> Shape | None:
@@ -110,6 +129,14 @@ def _content(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | 
     return None if symbolic is None else _plain(symbolic)
 
 
+def _target(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | None:
+    """`_content`, or as many unknown dimensions as the shape tensor is long."""
+    content, length = _content(context, value), shape_of(value)
+    if content is None and length is not None and isinstance(length[0], int):
+        return (None,) * length[0]
+    return content
+
+
 def _dtypes_by_schema(node: ir.Node, opset: int) -> None:
     """Dtypes that the library left open, where the operator's type constraints decide them."""
     if all(output.dtype is not None for output in node.outputs):
@@ -134,6 +161,12 @@ def _broadcast(
     known = [s for s in shapes if s is not None]
     if len(known) == len(shapes):
         node.outputs[0].shape = _named(context, broadcast_shapes(*known))
+
+
+def _correct(context: ShapeInferenceContext, node: ir.Node) -> None:
+    corrected = CORRECTIONS[node.op_type](node, [shape_of(x) for x in node.inputs])
+    for output, shape in zip(node.outputs, corrected or [], strict=False):
+        output.shape = None if shape is None else _named(context, shape)
 
 
 def _slice(context: ShapeInferenceContext, node: ir.Node) -> None:

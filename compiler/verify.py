@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxtape.compiler.errors import VerificationError
+from onnxtape.compiler.subgraphs import graphs_in
 
 
 def verify(model: ir.Model, after: str = "") -> None:
@@ -57,15 +58,35 @@ def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str
                     f"input {i} of {node.op_type} (node '{node.name}'), '{operand.name}', "
                     "is not defined before it"
                 )
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                _verify_graph(attr.as_graph(), opset, defined, names)
+        for subgraph in graphs_in(node):
+            _verify_graph(subgraph, opset, defined, names)
+        _verify_subgraphs(node)
         for value in node.outputs:
             if value.name:
                 define(value, f"an output of {node.op_type}")
     for value in graph.outputs:
         if id(value) not in defined:
             raise VerificationError(f"the graph's output '{value.name}' is not defined")
+
+
+def _verify_subgraphs(node: ir.Node) -> None:
+    """The branches and bodies of control flow have as many inputs and outputs as the node says."""
+    given, made = len(node.inputs), len(node.outputs)
+    expected = {
+        "If": {"then_branch": (0, made), "else_branch": (0, made)},
+        "Loop": {"body": (given, made + 1)},
+        "Scan": {"body": (given, made)},
+    }
+    for name, counts in expected.get(node.op_type, {}).items():
+        graph = node.attributes[name].as_graph()
+        for what, count, values in zip(
+            ("inputs", "outputs"), counts, (graph.inputs, graph.outputs), strict=True
+        ):
+            if len(values) != count:
+                raise VerificationError(
+                    f"{name} of {node.op_type} (node '{node.name}') has {len(values)} {what}, "
+                    f"not {count}"
+                )
 
 
 def _verify_arity(node: ir.Node, opset: int) -> None:
@@ -81,6 +102,7 @@ def _verify_arity(node: ir.Node, opset: int) -> None:
             raise VerificationError(
                 f"{node.op_type} (node '{node.name}') has {count} {what}, not {low} to {high}"
             )
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     for i, operand in enumerate(node.inputs[: schema.min_input]):
-        if operand is None:
+        if operand is None and schema.inputs[i].option != optional:
             raise VerificationError(f"input {i} of {node.op_type} (node '{node.name}') is missing")

@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxtape import (
         activations,
+        callbacks,
+        constraints,
         data,
         debugging,
         errors,
@@ -23,17 +25,27 @@ if TYPE_CHECKING:
         ops,
         optimizers,
         random,
+        regularizers,
     )
     from onnxtape.compiled_function import (
         function,
         run_functions_eagerly,
     )
     from onnxtape.custom_gradients import custom_gradient
+    from onnxtape.drawing import plot_model, plot_step
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
     from onnxtape.functional import Input
+    from onnxtape.interop import (
+        export_training_info,
+        from_keras,
+        from_torch,
+        load_onnx,
+        load_training_info,
+    )
     from onnxtape.models import Model, Sequential
-    from onnxtape.ops import stop_gradient
+    from onnxtape.ops import cond, fori_loop, scan, stop_gradient, while_loop
+    from onnxtape.optimizers.clipping import clip_by_global_norm
     from onnxtape.random import set_seed
     from onnxtape.recomputation import recompute
     from onnxtape.runtime import TrainingSession
@@ -49,6 +61,8 @@ if TYPE_CHECKING:
 
 _MODULES = (
     "activations",
+    "callbacks",
+    "constraints",
     "data",
     "debugging",
     "errors",
@@ -59,6 +73,7 @@ _MODULES = (
     "ops",
     "optimizers",
     "random",
+    "regularizers",
 )
 _MEMBERS = {
     "FallbackWarning": "errors",
@@ -71,14 +86,26 @@ _MEMBERS = {
     "TrainingSession": "runtime",
     "Variable": "variable",
     "custom_gradient": "custom_gradients",
+    "export_training_info": "interop",
+    "from_keras": "interop",
+    "from_torch": "interop",
     "grad": "transforms",
     "hessian": "transforms",
     "jacobian": "transforms",
     "jvp": "transforms",
+    "load_onnx": "interop",
+    "load_training_info": "interop",
+    "plot_model": "drawing",
+    "plot_step": "drawing",
     "recompute": "recomputation",
     "value_and_grad": "transforms",
     "vjp": "transforms",
+    "clip_by_global_norm": "optimizers.clipping",
+    "cond": "ops",
     "convert_to_tensor": "engine",
+    "fori_loop": "ops",
+    "scan": "ops",
+    "while_loop": "ops",
     "function": "compiled_function",
     "restore_checkpoint": "state",
     "run_functions_eagerly": "compiled_function",
@@ -99,11 +126,19 @@ __all__ = [
     "Variable",
     "__version__",
     "activations",
+    "callbacks",
+    "clip_by_global_norm",
+    "cond",
+    "constraints",
     "convert_to_tensor",
     "custom_gradient",
     "data",
     "debugging",
     "errors",
+    "export_training_info",
+    "fori_loop",
+    "from_keras",
+    "from_torch",
     "function",
     "grad",
     "hessian",
@@ -111,19 +146,26 @@ __all__ = [
     "jacobian",
     "jvp",
     "layers",
+    "load_onnx",
+    "load_training_info",
     "losses",
     "metrics",
     "ops",
     "optimizers",
+    "plot_model",
+    "plot_step",
     "random",
     "recompute",
+    "regularizers",
     "restore_checkpoint",
     "run_functions_eagerly",
     "save_checkpoint",
+    "scan",
     "set_seed",
     "stop_gradient",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]
 
 

@@ -288,7 +288,14 @@ class Function:
             )
         return Arguments(known, self._traces.number_is_input)
 
-    def export(self, path: str | Path, *args: Any, model: Any = None, **kwargs: Any) -> Path:
+    def export(
+        self,
+        path: str | Path,
+        *args: Any,
+        model: Any = None,
+        evaluation: Any = None,
+        **kwargs: Any,
+    ) -> Path:
         """Write the step, with its current state, as an artifact that any ONNX Runtime can train.
 
         Args:
@@ -296,10 +303,14 @@ class Function:
             *args: arguments or `TensorSpec`s that tell dtypes and shapes, by default those of the
                 last traced call. Leading dimensions become symbolic.
             model: also write this model's inference graph.
+            evaluation: also write this compiled function, which evaluates a batch: an
+                `ot.function` with an `input_signature`, or one that has been called.
 
         Returns:
             The folder.
         """
         from onnxtape.export import export_step
 
-        return export_step(self.get_symbolic_function(*args, **kwargs), path, model)
+        concrete = self.get_symbolic_function(*args, **kwargs)
+        other = evaluation.get_symbolic_function() if evaluation is not None else None
+        return export_step(concrete, path, model, other)

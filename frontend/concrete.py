@@ -150,7 +150,7 @@ class VariableCell:
 
 def _explained(error: ExecutionError, traced: TracedStep) -> ExecutionError:
     """The error with the user's place, if it names one of the trace's nodes."""
-    for node in traced.model.graph:
+    for node in traced.model.graph.all_nodes():
         if f"'{node.name}'" in str(error):
             place = Provenance.from_metadata(node.metadata_props)
             return ExecutionError(located(str(error), place))

@@ -33,6 +33,14 @@ class SymbolicContext(Protocol):
     #: Whether unknown dimensions are shown as None (as Keras does), not as `SymbolicDim`.
     none_dims: bool
 
+    #: The tapes that record around a branch or body, and do not see what happens inside.
+    @property
+    def hidden_tapes(self) -> Sequence[GradientTape]: ...
+
+    #: The context around, where this is that of a branch or of a loop's body.
+    @property
+    def parent(self) -> SymbolicContext | None: ...
+
     @property
     def builder(self) -> Builder[Any]: ...
 
@@ -51,6 +59,10 @@ class SymbolicContext(Protocol):
     def assign(self, variable: Variable, value: Tensor) -> None: ...
 
     def created(self, variable: Variable) -> None: ...
+
+    def symbol(self, tensor: Tensor) -> Any: ...
+
+    def stopped(self, tensor: Tensor) -> Tensor: ...
 
 
 class Readings(Protocol):

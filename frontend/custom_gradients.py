@@ -58,6 +58,16 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         leaves = [as_tensor(leaf) for leaf in nest.flatten(args)]
         inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        symbolic = context.state.symbolic
+        if symbolic is not None and symbolic.hidden_tapes:
+            raise GradientError(
+                located(
+                    f"custom_gradient: {name} is called in a branch or in the body of a loop that "
+                    "a GradientTape records, which differentiates the operations there and would "
+                    "pass its gradient by; call it outside, or unroll the loop in Python",
+                    context.provenance(),
+                )
+            )
         reading = GradientTape()
         # Recorded as ever: what `grad` uses of it depends on the arguments.
         with reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from onnxtape.engine import executor
 from onnxtape.errors import NumericsError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxtape.tracing import TracedStep
 
 
@@ -49,6 +51,7 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
         NumericsError: an operator made a NaN or infinity, or one came in.
     """
     from onnxtape.compiler.autodiff import record_of
+    from onnxtape.compiler.subgraphs import graphs_in
     from onnxtape.runtime import values
 
     graph = traced.model.graph
@@ -67,8 +70,11 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
             )
     for node in graph:
         operands = [None if x is None else known[id(x)] for x in node.inputs]
-        record = record_of(node)
-        made = executor().run(node.op_type, operands, record.attributes, len(node.outputs))
+        if graphs_in(node):
+            made = run_with_subgraphs(node, known)
+        else:
+            attributes = record_of(node).attributes
+            made = executor().run(node.op_type, operands, attributes, len(node.outputs))
         for output, value in zip(node.outputs, made, strict=True):
             known[id(output)] = value
             if not _is_finite(value) and all(x is None or _is_finite(x) for x in operands):
@@ -93,6 +99,33 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
     for variable, value in zip(assigned, outputs[count:], strict=True):
         variable._set(value)
     return outputs[:count]
+
+
+def run_with_subgraphs(node: ir.Node, known: Mapping[int, Any]) -> list[Any]:
+    """Run an If, Loop or Scan of a step.
+
+    Args:
+        known: the OrtValues of what it uses, by the ids of the graph's values.
+
+    Raises:
+        ExecutionError: an operator in it failed.
+    """
+    import onnx_ir as ir
+
+    from onnxtape.compiler.graph_builder import GraphBuilder
+    from onnxtape.compiler.subgraphs import copy_node, record_with_captured
+    from onnxtape.engine import OPSET
+    from onnxtape.runtime.eager import run_graph
+    from onnxtape.tracing import IR_VERSION
+
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=node.op_type)
+    builder = GraphBuilder(graph, opset=OPSET)
+    used = dict.fromkeys(x for x in record_with_captured(node).inputs if x is not None)
+    inputs = {x: builder.input_like(x) for x in used}
+    graph.outputs.extend(copy_node(builder, node, inputs))
+    model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()
+    feeds = {made.name or "": known[id(x)] for x, made in inputs.items()}
+    return run_graph(model, feeds, [x.name or "" for x in graph.outputs])
 
 
 def check_eager(op_type: str, inputs: Sequence[Any], results: Sequence[Any]) -> None:

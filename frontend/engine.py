@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
 from onnxtape.compiler.dtypes import DType, is_floating
 from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
+from onnxtape.compiler.operators import lowest_opset
+from onnxtape.compiler.record import Record
 from onnxtape.errors import (
     DtypeError,
     ExecutionError,
@@ -39,7 +42,7 @@ def executor() -> Any:
     """The process's eager executor."""
     from onnxtape.runtime.eager import EagerExecutor
 
-    return EagerExecutor(OPSET)
+    return EagerExecutor(OPSET, lowest_opset=lowest_opset)
 
 
 def ort_value(tensor: Tensor) -> Any:
@@ -62,7 +65,10 @@ def emit(
     attributes: Mapping[str, Any],
     outputs: int = 1,
 ) -> tuple[Tensor, ...]:
-    """Apply one standard ONNX operator of opset `OPSET`, eagerly or in the current trace."""
+    """Apply one standard ONNX operator, eagerly or in the current trace.
+
+    It is that of opset `OPSET`, or of the first later one which has it.
+    """
     symbolic = _state.symbolic
     if symbolic is None:
         for x in inputs:
@@ -102,6 +108,9 @@ def _run(
         return (Tensor._from_ort(results[0]),)
     return tuple([Tensor._from_ort(results[i]) for i in range(outputs)])
 
+
+#: The attributes that hold the subgraphs of If, Loop and Scan.
+_SUBGRAPHS = frozenset(("then_branch", "else_branch", "body"))
 
 _SHAPE_CHECKING = frozenset(
     [
@@ -201,6 +210,68 @@ class TensorBuilder(Builder[Tensor]):
         if value._symbolic is not None:
             value._symbolic.builder.refine_shape(value._symbol, shape)
         return value
+
+    def outputs_of(self, record: Record[Tensor], count: int) -> tuple[Tensor, ...] | None:
+        first = record.outputs[0]
+        symbolic = first._symbolic
+        if len(record.outputs) >= count or symbolic is None:
+            return super().outputs_of(record, count)
+        node = replace(record, inputs=(), outputs=(first._symbol,))
+        symbols = symbolic.builder.outputs_of(node, count)
+        if symbols is None:
+            return None
+        return tuple(Tensor._from_symbol(symbol, symbolic) for symbol in symbols)
+
+    def supersede(self, value: Tensor, make: Callable[[], Tensor]) -> None:
+        if value._symbolic is not None:
+            symbolic = value._symbolic
+            symbolic.builder.supersede(value._symbol, lambda: symbolic.symbol(make()))
+
+    def symbol(self, value: Tensor) -> Any:
+        return self._graph().symbol(value)
+
+    def nested(self, name: str, graph: Any = None) -> Any:
+        builder: Any = self._graph().builder
+        builder.provenance = context.provenance()
+        return builder.nested(name, graph)
+
+    def emit_with_subgraphs(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        attributes: dict[str, Any],
+        outputs: int,
+        scope: Sequence[Tensor],
+    ) -> list[Tensor]:
+        from onnxtape.compiler.subgraphs import captured
+
+        symbolic = self._graph()
+        # One list for all tapes: the gradients of loops add outputs.
+        results = list(symbolic.emit(op_type, inputs, attributes, outputs))
+        graphs = [value for name, value in attributes.items() if name in _SUBGRAPHS]
+        taken = {value for graph in graphs for value in captured(graph)}
+        operands = [*inputs, *(x for x in scope if symbolic.symbol(x) in taken)]
+        for tape in _state.tapes:
+            tape._record(op_type, operands, attributes, results)
+        return results
+
+    def add_outputs(self, record: Record[Tensor], types: Sequence[Any]) -> list[Tensor]:
+        first = record.outputs[0]
+        assert first._symbolic is not None
+        assert isinstance(record.outputs, list)
+        inner: Any = first._symbolic.builder
+        node = replace(record, inputs=(), outputs=[first._symbol])
+        added = [Tensor._from_symbol(v, first._symbolic) for v in inner.add_outputs(node, types)]
+        for tape in _state.tapes:
+            if any(tape._tracks(x) for x in record.outputs):
+                tape.watch([x for x in added if is_floating(x.dtype)])
+        record.outputs.extend(added)
+        return added
+
+    def _graph(self) -> context.SymbolicContext:
+        if _state.symbolic is None or _state.symbolic.none_dims:
+            raise self._no_graph()
+        return _state.symbolic
 
     @contextmanager
     def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:

@@ -49,6 +49,10 @@ class InvalidArgumentError(ValueError):
     """An operator refused the values it was given."""
 
 
+class ModelError(ValueError):
+    """A file holds no ONNX model that can be used."""
+
+
 class VariableError(ValueError):
     """A variable was used where it does not belong, or assigned what does not fit."""
 
@@ -64,6 +68,7 @@ __all__ = [
     "GradientError",
     "InputError",
     "InvalidArgumentError",
+    "ModelError",
     "NumericsError",
     "OnnxtapeRuntimeError",
     "ProviderError",

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxtape import context, nest
 from onnxtape.compiler import dtypes
-from onnxtape.runtime.artifact import InferenceGraph, write_artifact
+from onnxtape.runtime.artifact import EvaluationGraph, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
 from onnxtape.signature import resolve_spec
 from onnxtape.tensor import Tensor
@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from onnxtape.models import Model
 
 
-def export_step(concrete: ConcreteFunction, path: str | Path, model: Model | None) -> Path:
+def export_step(
+    concrete: ConcreteFunction,
+    path: str | Path,
+    model: Model | None,
+    evaluation: ConcreteFunction | None = None,
+) -> Path:
     """Write a traced step, with the present values of its variables, into the folder `path`.
 
     Args:
         model: also write its inference graph, whose state inputs have the names that the step
             gives them.
+        evaluation: also write this step, which evaluates: its variables are among the step's.
 
     Raises:
-        ValueError: the model's inputs are not known yet.
+        ValueError: the model's inputs are not known yet; or the evaluation has variables of its
+            own.
         ArtifactError: something other than an artifact is at `path`.
     """
     traced = concrete.traced
@@ -51,9 +58,31 @@ def export_step(concrete: ConcreteFunction, path: str | Path, model: Model | Non
         ],
         state={e.name: v.numpy() for e, v in zip(traced.state, traced.variables, strict=True)},
         opset=traced.model.opset_imports[""],
-        inference=None if model is None else _inference_graph(model, traced),
+        inference=None if model is None else inference_graph(model, traced),
+        evaluation=None if evaluation is None else _evaluation_graph(evaluation.traced, traced),
     )
     return Path(path)
+
+
+def _evaluation_graph(traced: TracedStep, step: TracedStep) -> EvaluationGraph:
+    names = {id(v): entry.name for entry, v in zip(step.state, step.variables, strict=True)}
+    own = [v.path for v in traced.variables if id(v) not in names]
+    if own:
+        raise ValueError(
+            f"the evaluation uses the variable '{own[0]}', which the training step does not: only "
+            "variables of the training step have a place in its artifact"
+        )
+    return EvaluationGraph(
+        ir.to_proto(traced.model).SerializeToString(),
+        _inputs(traced),
+        _results(traced),
+        [
+            StateEntry(
+                names[id(v)], entry.input_name, entry.output_name, v.dtype.name, v.shape, v.role
+            )
+            for entry, v in zip(traced.state, traced.variables, strict=True)
+        ],
+    )
 
 
 def _inputs(traced: TracedStep) -> list[TensorEntry]:
@@ -71,7 +100,7 @@ def _entry(value: ir.Value) -> TensorEntry:
     return TensorEntry(value.name or "", dtypes.from_onnx(value.dtype.value).name, shape)
 
 
-def _inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
+def inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
     """The model's graph with `training=False`.
 
     Variables of the step are inputs under the step's names; others, which training does not touch,
@@ -84,7 +113,10 @@ def _inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
     def call(tensors: Sequence[Tensor]) -> dict[str, Any]:
         training = {"training": False} if model.takes_training else {}
         leaves = nest.flatten(model(nest.pack_like(specs, tensors), **training))
-        return {"output" if len(leaves) == 1 else f"output_{i}": x for i, x in enumerate(leaves)}
+        # A model that came from a file keeps the names that its users know.
+        known = getattr(model, "result_names", None)
+        default = ["output"] if len(leaves) == 1 else [f"output_{i}" for i in range(len(leaves))]
+        return dict(zip(known or default, leaves, strict=True))
 
     inputs = [
         InputSpec(name, spec.dtype, shape)

@@ -87,6 +87,8 @@ class FunctionalContext:
     """The symbolic context of `ot.Input`: shapes and dtypes are inferred, nothing runs."""
 
     none_dims = True
+    parent: context.SymbolicContext | None = None
+    hidden_tapes = ()
 
     def __init__(self) -> None:
         self.builder = GraphBuilder(None, opset=OPSET)
@@ -99,7 +101,7 @@ class FunctionalContext:
         outputs: int,
     ) -> tuple[Tensor, ...]:
         self.builder.provenance = context.provenance()
-        symbols = [None if x is None else self._symbol(x) for x in inputs]
+        symbols = [None if x is None else self.symbol(x) for x in inputs]
         results = self.builder.emit(op_type, symbols, attributes, outputs)
         made = [Tensor._from_symbol(r, self) for r in results]
         call = OperatorCall(op_type, list(inputs), dict(attributes), made)
@@ -121,7 +123,12 @@ class FunctionalContext:
     def created(self, variable: Variable) -> None:
         return
 
-    def _symbol(self, tensor: Tensor) -> ir.Value:
+    def stopped(self, tensor: Tensor) -> Tensor:
+        passed = Tensor._from_symbol(self.symbol(tensor), self)
+        passed._history = StoppedGradient(tensor, [passed])
+        return passed
+
+    def symbol(self, tensor: Tensor) -> ir.Value:
         if tensor._symbolic is self:
             value: ir.Value = tensor._symbol
             return value

@@ -17,6 +17,16 @@ def _children(tree: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
+def is_leaf(tree: Any) -> bool:
+    """Whether the tree is neither dict, list nor tuple."""
+    return _children(tree) is None
+
+
+def children(tree: Any) -> list[tuple[str, Any]]:
+    """The parts of a tree that is no leaf, with their names."""
+    return _children(tree) or []
+
+
 def flatten(tree: Any) -> list[Any]:
     """The leaves from left to right."""
     parts = _children(tree)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from onnxtape.tensor import Tensor
@@ -47,6 +48,8 @@ _UFUNCS = {
             "bitwise_and",
             "bitwise_or",
             "bitwise_xor",
+            "left_shift",
+            "right_shift",
             "less",
             "less_equal",
             "greater",
@@ -75,11 +78,22 @@ class Operators:
     __and__, __rand__ = _binary("bitwise_and"), _reflected("bitwise_and")
     __or__, __ror__ = _binary("bitwise_or"), _reflected("bitwise_or")
     __xor__, __rxor__ = _binary("bitwise_xor"), _reflected("bitwise_xor")
+    __lshift__, __rlshift__ = _binary("left_shift"), _reflected("left_shift")
+    __rshift__, __rrshift__ = _binary("right_shift"), _reflected("right_shift")
     __lt__, __le__ = _binary("less"), _binary("less_equal")
     __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
     __neg__, __abs__ = _unary("negative"), _unary("absolute")
     __pos__, __invert__ = _unary("convert_to_tensor"), _unary("bitwise_not")
     __getitem__ = _binary("getitem")
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return _operation("floor_divide")(self, other), _operation("mod")(self, other)
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return _operation("floor_divide")(other, self), _operation("mod")(other, self)
+
+    def __round__(self, ndigits: int | None = None) -> Tensor:
+        return _operation("round")(self, ndigits or 0)
 
     def __eq__(self, other: object) -> Any:
         return False if other is None else _operation("equal")(self, other)
@@ -95,3 +109,26 @@ class Operators:
             return _operation(name)(*inputs)
         arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **kwargs)
+
+
+class ArrayMethods(Operators):
+    """The few methods of NumPy's arrays that are written as such; the others are in `ot.ops`.
+
+    Not its reductions: NumPy's functions (`np.sum(x)`) would call them in the place of its own.
+    """
+
+    __slots__ = ()
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return _operation("transpose")(self)
+
+    def astype(self, dtype: npt.DTypeLike) -> Tensor:
+        """`ops.cast`."""
+        return _operation("cast")(self, dtype)
+
+    def reshape(self, *newshape: Any) -> Tensor:
+        """`ops.reshape`, to a shape or to its entries one by one."""
+        entries = newshape[0] if len(newshape) == 1 else newshape
+        return _operation("reshape")(self, entries)

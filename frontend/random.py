@@ -1,129 +1,55 @@
 """Random numbers: explicit state, the same bits eagerly, compiled, and in an artifact.
 
-The generator is Squares (B. Widynski, "Squares: A Fast Counter-Based RNG", arXiv:2004.06278), with
-64 bits of output, written in standard integer operators. Its state is a variable of a key and a
-counter, so it is saved, restored and exported like every other state.
+What draws takes `seed`: a `SeedGenerator` to draw from; an int for always the same numbers; by
+default the global stream. No gradient flows through what is drawn.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import secrets
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context
+from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.dtypes import to_onnx
 from onnxtape.dtypes import is_float
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.creation import shape_tensor
+from onnxtape.generators import (
+    FixedStream,
+    SeedGenerator,
+    generator_of,
+    global_generator,
+    initial_generator,
+    set_seed,
+)
+from onnxtape.ops.axes import normalized, refused
+from onnxtape.ops.creation import shape_tensor, stop_gradient
+from onnxtape.ops.special import erfinv_central
 from onnxtape.tensor import Tensor
-from onnxtape.variable import Variable
 
-_UINT64 = np.dtype(np.uint64)
-_INT64 = np.dtype(np.int64)
+__all__ = [
+    "SeedGenerator",
+    "beta",
+    "binomial",
+    "categorical",
+    "dropout",
+    "gamma",
+    "global_generator",
+    "initial_generator",
+    "normal",
+    "randint",
+    "set_seed",
+    "shuffle",
+    "truncated_normal",
+    "uniform",
+]
+
 _FLOAT32 = np.dtype(np.float32)
-_MASK64 = (1 << 64) - 1
+_INT64 = np.dtype(np.int64)
 
-
-class SeedGenerator:
-    """A stream of random numbers.
-
-    Args:
-        seed: an int; streams of different seeds are independent. By default from the system.
-
-    Attributes:
-        state: uint64 vector (key, counter): the counter moves on with each draw.
-    """
-
-    def __init__(self, seed: int | None = None, name: str = "seed_generator") -> None:
-        value = _initial_state(secrets.randbits(63) if seed is None else seed)
-        self.state = Variable(value, trainable=False, name=name, role="generator")
-
-    def reset(self, seed: int) -> None:
-        """Start the stream of `seed` from its beginning."""
-        self.state.assign(_initial_state(seed))
-
-    def draw(self, count: Any) -> Tensor:
-        """`count` (an int or an int64 scalar tensor) random uint64 numbers; advances the stream."""
-        state = self.state.value
-        advance = B.op("Mul", B.cast(convert_to_tensor(count), _UINT64), _SECOND)
-        self.state.assign(B.op("Add", state, advance))
-        return _squares(state, count)
-
-
-# Selects the counter: (key, counter) + count * (0, 1).
-_SECOND = np.asarray([0, 1], dtype=np.uint64)
-
-
-def _initial_state(seed: int) -> npt.NDArray[np.uint64]:
-    return np.asarray([_key(seed), 0], dtype=np.uint64)
-
-
-def _key(seed: int) -> int:
-    """An odd key with well mixed bits: SplitMix64's output function of the seed."""
-    z = (seed + 0x9E3779B97F4A7C15) & _MASK64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return (z ^ (z >> 31)) | 1
-
-
-def _squares(state: Tensor, count: Any) -> Tensor:
-    """Squares64 of `count` consecutive counters."""
-    key, start = B.op_multi("Split", state, outputs=2, axis=0, num_outputs=2)
-    steps = B.op("Range", *(convert_to_tensor(v, _INT64) for v in (0, count, 1)))
-    counters = B.op("Add", B.cast(steps, _UINT64), start)
-    half = np.asarray(32, dtype=np.uint64)
-
-    def swapped_halves(v: Tensor) -> Tensor:
-        high = B.op("BitShift", v, half, direction="LEFT")
-        low = B.op("BitShift", v, half, direction="RIGHT")
-        return B.op("BitwiseOr", high, low)
-
-    y = B.op("Mul", counters, key)
-    z = B.op("Add", y, key)
-    x = y
-    for addend in (y, z, y):
-        x = swapped_halves(B.op("Add", B.op("Mul", x, x), addend))
-    t = B.op("Add", B.op("Mul", x, x), z)
-    x = swapped_halves(t)
-    last = B.op("Add", B.op("Mul", x, x), y)
-    return B.op("BitwiseXor", t, B.op("BitShift", last, half, direction="RIGHT"))
-
-
-@functools.cache
-def global_generator() -> SeedGenerator:
-    """The stream that is used where no seed is given."""
-    with context.eagerly():
-        return SeedGenerator(name="global_seed_generator")
-
-
-@functools.cache
-def initial_generator() -> SeedGenerator:
-    """The stream that variables' initial values are drawn from.
-
-    Apart from the global one: a trace makes initial values at once and leaves the step's own
-    numbers for when it runs, while eagerly both come in turn. Both must give the same numbers.
-    """
-    with context.eagerly():
-        return SeedGenerator(name="initial_seed_generator")
-
-
-def set_seed(seed: int) -> None:
-    """Start from `seed`: initial values, the global stream, the shuffling of new datasets.
-
-    Compiled functions go on with the new stream; they need no new trace.
-    """
-    from onnxtape import data
-
-    with context.eagerly():
-        global_generator().reset(seed)
-        # Any other number that depends on the seed.
-        initial_generator().reset(~seed)
-    data.set_global_seed(seed)
+Seed = int | SeedGenerator | FixedStream | None
 
 
 def _lanes(shape: Any, seed: Any) -> tuple[Tensor, Tensor, Any]:
@@ -131,15 +57,6 @@ def _lanes(shape: Any, seed: Any) -> tuple[Tensor, Tensor, Any]:
 
     They are the high 24 bits of either half of each random number.
     """
-    if seed is None:
-        drawn_from = initial_generator if context.state.initializing else global_generator
-        generator: Any = drawn_from()
-    elif isinstance(seed, SeedGenerator):
-        generator = seed
-    elif isinstance(seed, (int, np.integer)):
-        generator = _Fixed(int(seed))
-    else:
-        raise TypeError(f"seed is None, an int or a SeedGenerator, not {type(seed).__name__}")
     dims = B.constant_value(shape_tensor(shape))
     if dims is not None:
         total: Any = int(np.prod(dims, dtype=np.int64))
@@ -147,21 +64,11 @@ def _lanes(shape: Any, seed: Any) -> tuple[Tensor, Tensor, Any]:
     else:
         total = B.op("ReduceProd", shape_tensor(shape), keepdims=0)
         count = B.op("Div", B.op("Add", total, 1), 2)
-    bits = generator.draw(count)
+    bits = generator_of(seed).draw(count)
     high = B.op("BitShift", bits, np.asarray(40, np.uint64), direction="RIGHT")
     low = B.op("BitShift", bits, np.asarray(32, np.uint64), direction="LEFT")
     low = B.op("BitShift", low, np.asarray(40, np.uint64), direction="RIGHT")
     return B.cast(high, _FLOAT32), B.cast(low, _FLOAT32), total
-
-
-class _Fixed:
-    """The first numbers of a seed's stream, always the same."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def draw(self, count: Any) -> Tensor:
-        return _squares(B.constant(_initial_state(self._seed)), count)
 
 
 def _joined(first: Tensor, second: Tensor, total: Any, shape: Any) -> Tensor:
@@ -173,28 +80,36 @@ def _joined(first: Tensor, second: Tensor, total: Any, shape: Any) -> Tensor:
     return B.op("Reshape", both, shape_tensor(shape), allowzero=1)
 
 
+def _whole(shape: Any, seed: Seed) -> Tensor:
+    """Integers in [0, 2^24), as float32."""
+    return _joined(*_lanes(shape, seed), shape)
+
+
+def _moved(x: Tensor, scale: float, shift: float) -> Tensor:
+    """x * scale + shift, each where it does something."""
+    if scale != 1:
+        x = B.op("Mul", x, float(scale))
+    return x if shift == 0 else B.op("Add", x, float(shift))
+
+
 def uniform(
     shape: Any,
     minval: float = 0.0,
     maxval: float = 1.0,
-    dtype: npt.DTypeLike = "float32",
-    seed: int | SeedGenerator | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed = None,
 ) -> Tensor:
     """Uniform numbers in [minval, maxval), multiples of 2^-24 of the range.
 
     Args:
         shape: of the result; entries may be scalar tensors.
-        dtype: a floating-point dtype.
-        seed: a `SeedGenerator` to draw from; an int for always the same numbers; by default the
-            global stream.
+        dtype: a floating-point dtype, float32 by default.
     """
     made = _require_float(dtype)
     if maxval < minval:
         raise ValueError(f"uniform: maxval is {maxval}, less than minval, {minval}")
-    high, low, total = _lanes(shape, seed)
-    x = B.op("Mul", _joined(high, low, total, shape), 2.0**-24)
-    if (minval, maxval) != (0, 1):
-        x = B.op("Add", B.op("Mul", x, float(maxval - minval)), float(minval))
+    x = B.op("Mul", _whole(shape, seed), 2.0**-24)
+    x = _moved(x, maxval - minval, minval)
     if (minval, maxval) != (0, 1) or made.itemsize < 4:
         # Rounding must not reach maxval.
         coarse = made if made.itemsize < 4 else _FLOAT32
@@ -207,8 +122,8 @@ def normal(
     shape: Any,
     mean: float = 0.0,
     stddev: float = 1.0,
-    dtype: npt.DTypeLike = "float32",
-    seed: int | SeedGenerator | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed = None,
 ) -> Tensor:
     """Normally distributed numbers (Box and Muller's transform of uniform ones).
 
@@ -223,19 +138,15 @@ def normal(
     first = B.op("Mul", radius, B.op("Cos", angle))
     second = B.op("Mul", radius, B.op("Sin", angle))
     z = _joined(first, second, total, shape)
-    if stddev != 1:
-        z = B.op("Mul", z, float(stddev))
-    if mean != 0:
-        z = B.op("Add", z, float(mean))
-    return B.cast(z, made)
+    return B.cast(_moved(z, stddev, mean), made)
 
 
 def truncated_normal(
     shape: Any,
     mean: float = 0.0,
     stddev: float = 1.0,
-    dtype: npt.DTypeLike = "float32",
-    seed: int | SeedGenerator | None = None,
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed = None,
 ) -> Tensor:
     """Normal numbers no further than two standard deviations from the mean.
 
@@ -247,25 +158,9 @@ def truncated_normal(
     made = _require_float(dtype)
     bound = math.erf(math.sqrt(2.0))
     u = uniform(shape, -bound, bound, seed=seed)
-    w = B.op("Neg", B.op("Log", B.op("Sub", 1.0, B.op("Mul", u, u))))
-    # |u| < erf(sqrt 2) keeps w below 5, the central branch of the approximation.
-    w = B.op("Sub", w, 2.5)
-    p = B.full_like(w, 2.81022636e-08)
-    for c in (
-        3.43273939e-07,
-        -3.5233877e-06,
-        -4.39150654e-06,
-        0.00021858087,
-        -0.00125372503,
-        -0.00417768164,
-        0.246640727,
-        1.50140941,
-    ):
-        p = B.op("Add", B.op("Mul", p, w), c)
-    z = B.op("Mul", B.op("Mul", p, u), math.sqrt(2.0) * stddev)
-    if mean != 0:
-        z = B.op("Add", z, float(mean))
-    return B.cast(z, made)
+    # |u| < erf(sqrt 2) is within the central branch of the approximation.
+    z = B.op("Mul", erfinv_central(u), u)
+    return B.cast(_moved(z, math.sqrt(2.0) * stddev, mean), made)
 
 
 def randint(
@@ -273,13 +168,12 @@ def randint(
     minval: int,
     maxval: int,
     dtype: npt.DTypeLike = "int32",
-    seed: int | SeedGenerator | None = None,
+    seed: Seed = None,
 ) -> Tensor:
     """Whole numbers from minval up to, not including, maxval (a range of at most 2^24)."""
     if not 0 < maxval - minval <= 2**24:
         raise ValueError(f"randint needs 0 < maxval - minval <= 2^24, not {maxval - minval}")
-    high, low, total = _lanes(shape, seed)
-    unit = B.op("Mul", _joined(high, low, total, shape), (maxval - minval) * 2.0**-24)
+    unit = B.op("Mul", _whole(shape, seed), (maxval - minval) * 2.0**-24)
     whole = B.op("Cast", B.op("Floor", unit), to=to_onnx(np.dtype(dtype)))
     return B.op("Add", whole, minval)
 
@@ -288,7 +182,7 @@ def dropout(
     inputs: Any,
     rate: float,
     noise_shape: Any = None,
-    seed: int | SeedGenerator | None = None,
+    seed: Seed = None,
 ) -> Tensor:
     """Elements set to zero with probability `rate` in [0, 1), the others divided by 1 - rate."""
     x = convert_to_tensor(inputs)
@@ -303,8 +197,142 @@ def dropout(
     return B.op("Mul", x, scale)
 
 
-def _require_float(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    made = np.dtype(dtype)
+def shuffle(x: Any, axis: int = 0, seed: Seed = None) -> Tensor:
+    """The slices along an axis in random order: that of as many 64-bit random numbers."""
+    t = convert_to_tensor(x)
+    axis = normalized(axis, B.known_rank(t, "shuffle"), "shuffle")
+    size = B.dim_tensor(t, axis)
+    keys = generator_of(seed).draw(B.op("Squeeze", size, [0]))
+    # As signed integers, which there is an ordering of.
+    order = B.op_multi("TopK", B.cast(keys, _INT64), size, outputs=2, axis=0)[1]
+    return B.op("Gather", t, order, axis=axis)
+
+
+def categorical(
+    logits: Any, num_samples: int, dtype: npt.DTypeLike | None = "int32", seed: Seed = None
+) -> Tensor:
+    """Classes drawn with probabilities softmax(logits).
+
+    The largest of logits plus Gumbel noise, -log(-log(u)) (E. Gumbel, 1954).
+
+    Args:
+        logits: (batch, classes).
+
+    Returns:
+        Integers (batch, num_samples).
+    """
+    t = stop_gradient(convert_to_tensor(logits, _FLOAT32))
+    if B.known_rank(t, "categorical") != 2:
+        raise refused(f"categorical takes logits (batch, classes), not {format_shape(B.shape(t))}")
+    sizes = B.op("Concat", B.dim_tensor(t, 0), [num_samples], B.dim_tensor(t, 1), axis=0)
+    noise = B.op("Neg", B.op("Log", B.op("Neg", B.op("Log", _inside(sizes, seed)))))
+    chosen = B.op("ArgMax", B.op("Add", B.op("Unsqueeze", t, [1]), noise), axis=2, keepdims=0)
+    found = B.cast(chosen, np.dtype(dtype or np.int32))
+    return B.refine_shape(found, (B.dim(t, 0), num_samples))
+
+
+def _inside(shape: Any, seed: Seed) -> Tensor:
+    """Uniform numbers strictly between 0 and 1."""
+    return B.op("Mul", B.op("Add", B.op("Min", _whole(shape, seed), 2.0**24 - 2), 0.5), 2.0**-24)
+
+
+#: A candidate is turned down with a probability of less than 0.05, so all are with 1e-13.
+_CANDIDATES = 10
+
+
+def gamma(shape: Any, alpha: Any, dtype: npt.DTypeLike | None = None, seed: Seed = None) -> Tensor:
+    """Numbers of the gamma distribution with shape parameter alpha and scale 1.
+
+    G. Marsaglia and W. Tsang, "A simple method for generating gamma variables" (2000). The first
+    of ten candidates that is accepted is taken; computed in float32.
+
+    Args:
+        alpha: positive, broadcasting with `shape`; no gradient flows to it.
+        others: as for `uniform`.
+    """
+    return B.cast(B.op("Exp", _log_gamma(shape, alpha, seed)), _require_float(dtype))
+
+
+def _log_gamma(shape: Any, alpha: Any, seed: Seed) -> Tensor:
+    """The logarithm of such numbers, which does not vanish for small alpha."""
+    stream = generator_of(seed)
+    a = stop_gradient(convert_to_tensor(alpha, _FLOAT32))
+    small = B.op("Less", a, 1.0)
+    # Below 1: of alpha + 1, times u^(1 / alpha).
+    d = B.op("Sub", B.op("Where", small, B.op("Add", a, 1.0), a), 1.0 / 3.0)
+    c = B.op("Reciprocal", B.op("Sqrt", B.op("Mul", d, 9.0)))
+    sizes = shape_tensor(shape)
+    drawn = B.op("Concat", [_CANDIDATES], sizes, axis=0)
+    x = normal(drawn, seed=stream)
+    root = B.op("Add", B.op("Mul", x, c), 1.0)
+    positive = B.op("Greater", root, 0.0)
+    log_v = B.op("Mul", B.op("Log", B.op("Where", positive, root, 1.0)), 3.0)
+    v = B.op("Exp", log_v)
+    bound = B.op("Mul", B.op("Mul", x, x), 0.5)
+    bound = B.op("Add", bound, B.op("Mul", d, B.op("Add", B.op("Sub", 1.0, v), log_v)))
+    accepted = B.op("And", positive, B.op("Less", B.op("Log", _inside(drawn, stream)), bound))
+    first = B.op("ArgMax", B.cast(accepted, np.dtype(np.int32)), axis=0, keepdims=1)
+    log_v = B.op("Squeeze", B.op("GatherElements", log_v, first, axis=0), [0])
+    found = B.op("Add", log_v, B.op("Log", d))
+    less = B.op("Div", B.op("Log", _inside(sizes, stream)), a)
+    return B.op("Where", small, B.op("Add", found, less), found)
+
+
+def beta(
+    shape: Any,
+    alpha: Any,
+    beta: Any,
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed = None,
+) -> Tensor:
+    """Numbers of the beta distribution: x / (x + y) for x and y of gamma distributions.
+
+    Args:
+        alpha, beta: positive, broadcasting with `shape`; no gradient flows to them.
+        others: as for `uniform`.
+    """
+    made = _require_float(dtype)
+    stream = generator_of(seed)
+    x, y = _log_gamma(shape, alpha, stream), _log_gamma(shape, beta, stream)
+    return B.cast(B.op("Sigmoid", B.op("Sub", x, y)), made)
+
+
+def binomial(
+    shape: Any,
+    counts: Any,
+    probabilities: Any,
+    dtype: npt.DTypeLike | None = None,
+    seed: Seed = None,
+) -> Tensor:
+    """How many of `counts` trials succeed, each with the given probability.
+
+    The trials are made one by one, so this takes time and memory for the largest count.
+
+    Args:
+        counts: whole numbers that are known while tracing, broadcasting with `shape`.
+        probabilities: in [0, 1], broadcasting with `shape`.
+        others: as for `uniform`.
+
+    Raises:
+        ShapeError: counts that are known only at run time.
+    """
+    made = _require_float(dtype)
+    trials = convert_to_tensor(counts, _FLOAT32)
+    known = B.constant_value(trials)
+    if known is None:
+        raise refused("binomial needs counts that are known while tracing")
+    most = int(known.max(initial=0))
+    drawn = uniform(B.op("Concat", [most], shape_tensor(shape), axis=0), seed=seed)
+    chance = stop_gradient(convert_to_tensor(probabilities, _FLOAT32))
+    # Trial i counts where there are more than i.
+    rank = max(B.known_rank(drawn, "binomial") - 1, known.ndim)
+    numbers = np.arange(most, dtype=np.float32).reshape(-1, *[1] * rank)
+    happens = B.op("And", B.op("Less", drawn, chance), B.op("Less", numbers, trials))
+    return B.op("ReduceSum", B.cast(happens, made), [0], keepdims=0)
+
+
+def _require_float(dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    made = np.dtype(dtype or _FLOAT32)
     if not is_float(made):
         raise TypeError(f"random floats have a floating-point dtype, not {made}")
     return made

@@ -16,7 +16,7 @@ from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.record import Record
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.errors import ShapeError
+from onnxtape.errors import ShapeError, TracingError
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -87,6 +87,12 @@ class GradientTape:
     def stop_recording(self) -> Iterator[None]:
         """A context in which nothing is recorded on this tape."""
         tapes = context.state.tapes
+        symbolic = context.state.symbolic
+        if symbolic is not None and self in symbolic.hidden_tapes:
+            raise TracingError(
+                "a tape was stopped, or asked for gradients, in a branch or loop that it records",
+                "Use ot.stop_gradient inside, and take the gradients outside",
+            )
         place = tapes.index(self) if self in tapes else None
         if place is not None:
             tapes.remove(self)
@@ -336,12 +342,15 @@ class GradientTape:
             if is_floating(output.dtype):
                 tracked[id(output)] = output
 
+    def watches(self, variable: Variable) -> bool:
+        """Whether gradients can be taken by the variable once it is read."""
+        accessed = self._watch_accessed and variable.trainable
+        return is_floating(variable.dtype) and (accessed or variable in self._watched_variables)
+
     def _tracks(self, tensor: Tensor) -> bool:
         return id(tensor) in self._tracked
 
     def _read(self, variable: Variable, tensor: Tensor) -> None:
-        if id(tensor) in self._tracked or not is_floating(variable.dtype):
-            return
-        if variable in self._watched_variables or (self._watch_accessed and variable.trainable):
+        if id(tensor) not in self._tracked and self.watches(variable):
             self._reads.setdefault(variable, []).append(tensor)
             self._tracked[id(tensor)] = tensor

@@ -12,7 +12,7 @@ from onnxtape import context
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import DimensionError, TracingError
-from onnxtape.operators import Operators
+from onnxtape.operators import ArrayMethods, Operators
 from onnxtape.runtime import values
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxtape.variable import Variable
 
 
-class Tensor(Operators):
+class Tensor(ArrayMethods):
     """An immutable n-dimensional array.
 
     Args:
@@ -198,14 +198,18 @@ class Tensor(Operators):
                 f"a tensor of the functional API has no value, but {what}",
                 "Build a Model from it and call that on data",
             )
-        if context.state.symbolic is not self._symbolic:
+        tracing = context.state.symbolic
+        while tracing is not None and tracing is not self._symbolic:
+            tracing = tracing.parent
+        if tracing is None:
             raise TracingError(
                 f"a tensor of a finished trace has no value, but {what}",
                 "Return it from the function instead of storing it outside",
             )
         raise TracingError(
             f"a tensor has no value while the step is traced, but {what}",
-            "Write ops.where(condition, a, b) instead of `if`, keep numbers as tensors, and return "
+            "Write ops.where(condition, a, b) instead of `if` (ot.cond for whole branches, "
+            "ot.while_loop for loops), keep numbers as tensors, and return "
             "from the step what you want to look at",
         )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxtape import context, nest
+from onnxtape.bodies import foreign
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.graph_builder import GraphBuilder
@@ -21,8 +22,10 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.superseded import UseSuperseding
+from onnxtape.compiler.passes.transposes import SinkTransposes
 from onnxtape.engine import OPSET, convert_to_tensor, executor
-from onnxtape.errors import TracingError, VariableError
+from onnxtape.errors import VariableError
 from onnxtape.tensor import SymbolicDim, Tensor
 from onnxtape.variable import Variable
 
@@ -86,6 +89,8 @@ class Trace:
     """
 
     none_dims = False
+    parent: context.SymbolicContext | None = None
+    hidden_tapes = ()
 
     def __init__(self, name: str, *, may_create: bool = True) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
@@ -140,15 +145,16 @@ class Trace:
             value: ir.Value = tensor._symbol
             return value
         if tensor._symbolic is not None:
-            raise TracingError(
-                "a symbolic tensor of another trace was used",
-                "Pass it to the function as an argument, or return it from the other one",
-            )
+            raise foreign(tensor)
         kept = self._lifted.get(id(tensor))
         if kept is None:
             # The tensor is held, so that its id stays its own.
             kept = self._lifted[id(tensor)] = (tensor, self.builder.constant(tensor.numpy()))
         return kept[1]
+
+    def stopped(self, tensor: Tensor) -> Tensor:
+        """Another tensor of the same value, which no tape has seen."""
+        return Tensor._from_symbol(self.symbol(tensor), self)
 
 
 def trace(
@@ -247,10 +253,12 @@ def _finish(
 def default_passes() -> list[GraphPass]:
     """The passes every step goes through, in order."""
     return [
+        UseSuperseding(),
         RemoveDeadCode(),
         FoldConstants(_evaluate),
         Simplify(),
         EliminateCommonSubexpressions(),
+        SinkTransposes(),
         FoldScale(),
         ColumnSumsAsProducts(),
         RemoveDeadCode(),

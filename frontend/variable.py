@@ -14,7 +14,7 @@ from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.errors import located
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import TracingError, VariableError
-from onnxtape.operators import Operators
+from onnxtape.operators import ArrayMethods
 from onnxtape.tensor import Tensor, as_array
 
 Role = Literal["parameter", "buffer", "optimizer", "metric", "generator"]
@@ -36,7 +36,7 @@ class Changes:
         cls.count = next(cls._numbers)
 
 
-class Variable(Operators):
+class Variable(ArrayMethods):
     """A tensor whose value can be assigned; its shape and dtype stay.
 
     Args:

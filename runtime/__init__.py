@@ -10,7 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxtape.runtime.artifact import Artifact, InferenceGraph, read_artifact, write_artifact
+    from onnxtape.runtime.artifact import (
+        Artifact,
+        EvaluationGraph,
+        InferenceGraph,
+        read_artifact,
+        write_artifact,
+    )
     from onnxtape.runtime.checkpoint import check_state, load_state, save_state
     from onnxtape.runtime.eager import EagerExecutor
     from onnxtape.runtime.errors import (
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
         OnnxtapeRuntimeError,
         ProviderError,
     )
+    from onnxtape.runtime.evaluation_session import EvaluationSession
     from onnxtape.runtime.manifest import Manifest, StateEntry, TensorEntry
     from onnxtape.runtime.providers import resolve_providers
     from onnxtape.runtime.session import create_session, get_num_threads, set_num_threads
@@ -29,7 +36,13 @@ if TYPE_CHECKING:
     from onnxtape.runtime.training_session import TrainingSession
 
 _HOMES = {
-    "artifact": ("Artifact", "InferenceGraph", "read_artifact", "write_artifact"),
+    "artifact": (
+        "Artifact",
+        "EvaluationGraph",
+        "InferenceGraph",
+        "read_artifact",
+        "write_artifact",
+    ),
     "checkpoint": ("check_state", "load_state", "save_state"),
     "eager": ("EagerExecutor",),
     "errors": (
@@ -41,6 +54,7 @@ _HOMES = {
         "OnnxtapeRuntimeError",
         "ProviderError",
     ),
+    "evaluation_session": ("EvaluationSession",),
     "manifest": ("Manifest", "StateEntry", "TensorEntry"),
     "providers": ("resolve_providers",),
     "session": ("create_session", "get_num_threads", "set_num_threads"),
@@ -55,6 +69,8 @@ __all__ = [
     "CheckpointError",
     "CompiledStep",
     "EagerExecutor",
+    "EvaluationGraph",
+    "EvaluationSession",
     "ExecutionError",
     "InferenceGraph",
     "InputError",

@@ -1,7 +1,8 @@
 """Artifacts: folders that hold a training step as plain ONNX files and state.
 
 ``training.onnx`` has the batch and the state as inputs, the results and the new state as outputs.
-``inference.onnx``, where there is one, takes state as inputs named after the state entries.
+``inference.onnx``, where there is one, takes state as inputs named after the state entries;
+``evaluation.onnx``, where there is one, gives losses and metrics of a batch for some of the state.
 ``state.safetensors`` is the state to start from, and ``manifest.json`` describes it all and holds
 the size and SHA-256 of each file. Any program that opens ONNX Runtime sessions can train with one.
 """
@@ -28,9 +29,11 @@ from onnxtape.runtime.checkpoint import (
 from onnxtape.runtime.errors import ArtifactError, CheckpointError
 from onnxtape.runtime.files import sha256_of, sync, temporary_sibling
 from onnxtape.runtime.manifest import (
+    EVALUATION_FILE,
     INFERENCE_FILE,
     STATE_FILE,
     TRAINING_FILE,
+    EvaluationEntry,
     FileEntry,
     InferenceEntry,
     Manifest,
@@ -63,6 +66,11 @@ class Artifact:
         """The file of the inference graph, or None."""
         return None if self.manifest.inference is None else self.path / INFERENCE_FILE
 
+    @property
+    def evaluation(self) -> Path | None:
+        """The file of the evaluation graph, or None."""
+        return None if self.manifest.evaluation is None else self.path / EVALUATION_FILE
+
     def initial_state(self) -> dict[str, NDArray[Any]]:
         """The state to start from, by entry name."""
         return load_state(self.path / STATE_FILE)
@@ -83,6 +91,23 @@ class InferenceGraph:
     outputs: Sequence[TensorEntry]
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationGraph:
+    """An evaluation step for `write_artifact`.
+
+    Attributes:
+        model: a serialized ONNX model, whose inputs are `inputs` and those of `state`.
+        inputs: the batch inputs.
+        outputs: the results.
+        state: entries of the training state, by name, with this graph's inputs and outputs.
+    """
+
+    model: bytes
+    inputs: Sequence[TensorEntry]
+    outputs: Sequence[TensorEntry]
+    state: Sequence[StateEntry]
+
+
 def state_specs(entries: Sequence[StateEntry]) -> dict[str, Spec]:
     """The dtype and shape of each state entry, for `check_state`."""
     return {entry.name: (entry.dtype, entry.shape) for entry in entries}
@@ -98,6 +123,7 @@ def write_artifact(
     state: Mapping[str, NDArray[Any]],
     opset: int,
     inference: InferenceGraph | None = None,
+    evaluation: EvaluationGraph | None = None,
 ) -> Artifact:
     """Write an artifact folder, whole or not at all.
 
@@ -113,6 +139,7 @@ def write_artifact(
         state: the array of each state entry.
         opset: the opset version of the default domain that the models are written in.
         inference: the inference model, if there is one.
+        evaluation: the evaluation step, if there is one.
 
     Raises:
         ArtifactError: something other than an artifact is at `path`, names collide, or the models
@@ -129,6 +156,8 @@ def write_artifact(
     models = {TRAINING_FILE: training}
     if inference is not None:
         models[INFERENCE_FILE] = inference.model
+    if evaluation is not None:
+        models[EVALUATION_FILE] = evaluation.model
     with _replacing_folder(folder) as temporary:
         for name, model in models.items():
             (temporary / name).write_bytes(model)
@@ -144,6 +173,11 @@ def write_artifact(
             if inference is None
             else InferenceEntry(tuple(inference.inputs), tuple(inference.outputs)),
             files={name: _file_entry(temporary / name) for name in (*models, STATE_FILE)},
+            evaluation=None
+            if evaluation is None
+            else EvaluationEntry(
+                tuple(evaluation.inputs), tuple(evaluation.outputs), tuple(evaluation.state)
+            ),
         )
         (temporary / _MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         sync(temporary / _MANIFEST_FILE)
@@ -219,19 +253,25 @@ def _require_inside(folder: Path, name: str) -> None:
         raise ArtifactError(f"{name} is a link that leads out of the folder.")
 
 
+def _verify_step(folder: Path, name: str, step: Manifest | EvaluationEntry) -> None:
+    found = graph_names((folder / name).read_bytes())
+    _require_names(
+        f"inputs of {name}",
+        found.inputs,
+        [entry.name for entry in step.inputs] + [entry.input for entry in step.state],
+    )
+    _require_names(
+        f"outputs of {name}",
+        found.outputs,
+        [entry.name for entry in step.outputs]
+        + [entry.output for entry in step.state if entry.output is not None],
+    )
+
+
 def _verify_models(folder: Path, manifest: Manifest) -> None:
-    training = graph_names((folder / TRAINING_FILE).read_bytes())
-    _require_names(
-        f"inputs of {TRAINING_FILE}",
-        training.inputs,
-        [entry.name for entry in manifest.inputs] + [entry.input for entry in manifest.state],
-    )
-    _require_names(
-        f"outputs of {TRAINING_FILE}",
-        training.outputs,
-        [entry.name for entry in manifest.outputs]
-        + [entry.output for entry in manifest.state if entry.output is not None],
-    )
+    _verify_step(folder, TRAINING_FILE, manifest)
+    if manifest.evaluation is not None:
+        _verify_step(folder, EVALUATION_FILE, manifest.evaluation)
     if manifest.inference is None:
         return
     inference = graph_names((folder / INFERENCE_FILE).read_bytes())

@@ -7,7 +7,7 @@ A session is made for each operator, combination of input types and set of attri
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,11 +33,19 @@ class EagerExecutor:
 
     Args:
         opset: default-domain opset version of the operators.
+        lowest_opset: gives the one that an operator needs: its name, `opset`, the names of its
+            attributes, the numbers of its inputs and outputs.
         providers: see `runtime.providers.resolve_providers`.
     """
 
-    def __init__(self, opset: int = 21, providers: Providers = None) -> None:
+    def __init__(
+        self,
+        opset: int = 21,
+        providers: Providers = None,
+        lowest_opset: Callable[[str, int, Iterable[str], int, int], int] | None = None,
+    ) -> None:
         self._opset = opset
+        self._lowest_opset = lowest_opset
         self._providers = providers
         self._kernels: dict[Any, _Kernel] = {}
 
@@ -76,7 +84,10 @@ class EagerExecutor:
         attributes: Mapping[str, Any],
         outputs: int,
     ) -> _Kernel:
-        model = _one_node_model(op_type, types, attributes, outputs, self._opset)
+        opset = self._opset
+        if self._lowest_opset is not None:
+            opset = self._lowest_opset(op_type, opset, attributes, len(types), outputs)
+        model = _one_node_model(op_type, types, attributes, outputs, opset)
         try:
             session = create_session(
                 model.SerializeToString(),
@@ -98,6 +109,24 @@ class EagerExecutor:
             )
             return _ReferenceKernel(op_type, model)
         return _SessionKernel(op_type, session, types, outputs)
+
+
+def run_graph(model: bytes, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+    """Run a serialized graph once.
+
+    Args:
+        feeds: OrtValues by the names of the inputs.
+        outputs: names.
+
+    Raises:
+        ExecutionError: ONNX Runtime refused the graph or its inputs; the message holds its reason.
+    """
+    session = create_session(model, threads=1)
+    try:
+        results = session._sess.run_with_ort_values(dict(feeds), list(outputs), None)
+    except Exception as error:
+        raise execution_error(error, "a graph failed") from None
+    return [results[i] for i in range(len(outputs))]
 
 
 class _SessionKernel:

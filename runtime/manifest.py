@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 
 TRAINING_FILE = "training.onnx"
 INFERENCE_FILE = "inference.onnx"
+EVALUATION_FILE = "evaluation.onnx"
 STATE_FILE = "state.safetensors"
 
 #: What a state entry is for.
@@ -75,6 +76,20 @@ class InferenceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationEntry:
+    """The batch inputs, the results and the state of evaluation.onnx.
+
+    Attributes:
+        state: entries of the training state, by name; one with an output (a metric's) is carried
+            from batch to batch.
+    """
+
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    state: tuple[StateEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What an artifact holds."""
 
@@ -85,6 +100,7 @@ class Manifest:
     state: tuple[StateEntry, ...]
     inference: InferenceEntry | None
     files: Mapping[str, FileEntry]
+    evaluation: EvaluationEntry | None = None
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -119,6 +135,7 @@ class Manifest:
             state=_at(content, "state", "manifest.json", _each(_state)),
             inference=_at(content, "inference", "manifest.json", _inference),
             files=_at(content, "files", "manifest.json", _files),
+            evaluation=_evaluation(content.get("evaluation"), "'evaluation' in manifest.json"),
         )
         manifest.check()
         return manifest
@@ -153,8 +170,34 @@ class Manifest:
             raise ArtifactError(
                 f'manifest.json lists the file {INFERENCE_FILE}, but says "inference": null.'
             )
+        if self.evaluation is not None:
+            needed.add(EVALUATION_FILE)
+            self._check_evaluation(self.evaluation)
+        elif EVALUATION_FILE in self.files:
+            raise ArtifactError(
+                f"manifest.json lists the file {EVALUATION_FILE}, but does not describe it."
+            )
         if missing := sorted(needed - set(self.files)):
             raise ArtifactError(f"manifest.json does not list the file {missing[0]}.")
+
+    def _check_evaluation(self, evaluation: EvaluationEntry) -> None:
+        _require_distinct("state entries of the evaluation", [e.name for e in evaluation.state])
+        _require_distinct(
+            f"inputs of {EVALUATION_FILE}",
+            [e.name for e in evaluation.inputs] + [e.input for e in evaluation.state],
+        )
+        _require_distinct(
+            f"outputs of {EVALUATION_FILE}",
+            [e.name for e in evaluation.outputs]
+            + [e.output for e in evaluation.state if e.output is not None],
+        )
+        trained = {entry.name: (entry.dtype, entry.shape) for entry in self.state}
+        for entry in evaluation.state:
+            if trained.get(entry.name) != (entry.dtype, entry.shape):
+                raise ArtifactError(
+                    f"The evaluation reads the state entry {entry.name!r} as {entry.dtype}"
+                    f"{list(entry.shape)}, which the training step does not have."
+                )
 
 
 _Reader: TypeAlias = Callable[[object, str], _T]
@@ -245,6 +288,17 @@ def _inference(value: object, where: str) -> InferenceEntry | None:
     return InferenceEntry(
         inputs=_at(content, "inputs", where, _each(_tensor)),
         outputs=_at(content, "outputs", where, _each(_tensor)),
+    )
+
+
+def _evaluation(value: object, where: str) -> EvaluationEntry | None:
+    if value is None:
+        return None
+    content = _object(value, where)
+    return EvaluationEntry(
+        inputs=_at(content, "inputs", where, _each(_tensor)),
+        outputs=_at(content, "outputs", where, _each(_tensor)),
+        state=_at(content, "state", where, _each(_state)),
     )
 
 

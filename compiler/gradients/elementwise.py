@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dtypes import is_floating
+from onnxtape.compiler.gradients.places import positions
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient, zero_gradient
 
@@ -121,6 +122,17 @@ def sum_(b: B, n: N, g: Any) -> list[Any]:
 def mean(b: B, n: N, g: Any) -> list[Any]:
     share = b.op("Mul", g, 1.0 / len(n.inputs))
     return [share] * len(n.inputs)
+
+
+@gradient("Range")
+def range_(b: B, n: N, g: Any) -> list[Any]:
+    """start + i * delta; `limit` decides only how many there are."""
+
+    def delta() -> Any:
+        steps = b.cast(positions(b, g, 0), b.dtype(g))
+        return b.op("ReduceSum", b.op("Mul", g, steps), keepdims=0)
+
+    return [lambda: b.op("ReduceSum", g, keepdims=0), None, delta]
 
 
 @gradient("Max", "Min", broadcasts=True)

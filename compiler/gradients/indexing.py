@@ -1,4 +1,4 @@
-"""Gradients of gathers, scatters and selections."""
+"""Gradients of gathers and selections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.gradients.places import scatter_add
 from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import Refusal, gradient
+from onnxtape.compiler.registry import gradient
 
 B = Builder[Any]
 N = Record[Any]
@@ -26,20 +27,22 @@ def put_back(b: B, x: Any, g: Any, pick: Callable[[Any], Any], *, reduction: str
     places = b.op("Reshape", pick(numbers), [-1])
     zeros = b.op("Reshape", b.full_like(x, 0.0), [-1])
     flat = b.op("Reshape", g, [-1])
-    return b.reshape_like(
-        b.op("ScatterElements", zeros, places, flat, axis=0, reduction=reduction), x
-    )
+    if reduction == "add":
+        return b.reshape_like(scatter_add(b, "ScatterElements", zeros, places, flat, axis=0), x)
+    return b.reshape_like(b.op("ScatterElements", zeros, places, flat, axis=0), x)
 
 
-@gradient("Gather")
-def gather(b: B, n: N, g: Any) -> list[Any]:
-    """Rows of g added where they came from; an index that occurs twice gets both."""
-    x, indices = n.required(0), n.required(1)
+def put_slices(b: B, x: Any, indices: Any, g: Any, axis: int) -> Any:
+    """The gradient by `x` of gathering slices along an axis; a slice that is there twice gets both.
+
+    Args:
+        axis: counted from the front.
+        g: of x's shape with the dimensions of `indices` in the place of `axis`.
+    """
     rank = b.known_rank(x, "Gather's gradient")
-    axis = n.attribute("axis", 0) % rank
     places = b.op("Unsqueeze", indices, [-1])
     if axis == 0:
-        return [b.op("ScatterND", b.full_like(x, 0.0), places, g, reduction="add"), None]
+        return scatter_add(b, "ScatterND", b.full_like(x, 0.0), places, g)
     # ScatterND indexes leading axes only: bring the gathered axis to the front and back.
     index_rank = b.known_rank(indices, "Gather's gradient")
     front = [
@@ -50,15 +53,23 @@ def gather(b: B, n: N, g: Any) -> list[Any]:
     to_front = [axis, *[i for i in range(rank) if i != axis]]
     zeros = b.op("Transpose", b.full_like(x, 0.0), perm=to_front)
     updates = b.op("Transpose", g, perm=front)
-    scattered = b.op("ScatterND", zeros, places, updates, reduction="add")
-    return [b.op("Transpose", scattered, perm=[int(i) for i in np.argsort(to_front)]), None]
+    scattered = scatter_add(b, "ScatterND", zeros, places, updates)
+    return b.op("Transpose", scattered, perm=[int(i) for i in np.argsort(to_front)])
+
+
+@gradient("Gather")
+def gather(b: B, n: N, g: Any) -> list[Any]:
+    """Slices of g added where they came from."""
+    x = n.required(0)
+    axis = n.attribute("axis", 0) % b.known_rank(x, "Gather's gradient")
+    return [put_slices(b, x, n.required(1), g, axis), None]
 
 
 @gradient("GatherElements")
 def gather_elements(b: B, n: N, g: Any) -> list[Any]:
     zeros = b.full_like(n.required(0), 0.0)
     axis = n.attribute("axis", 0)
-    return [b.op("ScatterElements", zeros, n.required(1), g, axis=axis, reduction="add"), None]
+    return [scatter_add(b, "ScatterElements", zeros, n.required(1), g, axis=axis), None]
 
 
 @gradient("GatherND")
@@ -70,49 +81,7 @@ def gather_nd(b: B, n: N, g: Any) -> list[Any]:
             return b.op("GatherND", numbers, indices, batch_dims=batch_dims)
 
         return [put_back(b, x, g, pick, reduction="add"), None]
-    return [b.op("ScatterND", b.full_like(x, 0.0), indices, g, reduction="add"), None]
-
-
-@gradient("ScatterElements")
-def scatter_elements(b: B, n: N, g: Any) -> list[Any]:
-    indices, axis = n.required(1), n.attribute("axis", 0)
-
-    def overwrite(zeros: Any) -> Any:
-        return b.op("ScatterElements", g, indices, zeros, axis=axis)
-
-    _refuse_reductions(n)
-    return [
-        lambda: _kept_data(b, n, g, overwrite),
-        None,
-        lambda: b.op("GatherElements", g, indices, axis=axis),
-    ]
-
-
-@gradient("ScatterND")
-def scatter_nd(b: B, n: N, g: Any) -> list[Any]:
-    indices = n.required(1)
-    _refuse_reductions(n)
-    return [
-        lambda: _kept_data(b, n, g, lambda zeros: b.op("ScatterND", g, indices, zeros)),
-        None,
-        lambda: b.op("GatherND", g, indices),
-    ]
-
-
-def _refuse_reductions(n: N) -> None:
-    reduction = n.attribute("reduction", "none")
-    if reduction not in ("none", "add"):
-        raise Refusal(f"reduction '{reduction}' has no rule yet; 'none' and 'add' have")
-
-
-def _kept_data(b: B, n: N, g: Any, overwrite: Callable[[Any], Any]) -> Any:
-    """What reaches the data: everything when updates were added, else what was not overwritten.
-
-    With reduction "none" the indices must be distinct, as ONNX requires.
-    """
-    if n.attribute("reduction", "none") == "add":
-        return g
-    return overwrite(b.full_like(n.required(2), 0.0))
+    return [scatter_add(b, "ScatterND", b.full_like(x, 0.0), indices, g), None]
 
 
 @gradient("OneHot")
@@ -135,3 +104,26 @@ def top_k(b: B, n: N, g: Any, _: Any = None) -> list[Any]:
     zeros = b.full_like(n.required(0), 0.0)
     axis = n.attribute("axis", -1)
     return [b.op("ScatterElements", zeros, n.outputs[1], g, axis=axis), None]
+
+
+@gradient("Compress")
+def compress(b: B, n: N, g: Any) -> list[Any]:
+    condition, axis = n.required(1), n.attribute("axis")
+
+    def pick(numbers: Any) -> Any:
+        return b.op("Compress", numbers, condition, axis=axis)
+
+    return [put_back(b, n.required(0), g, pick, reduction="none"), None]
+
+
+@gradient("Unique")
+def unique(b: B, n: N, g: Any, *_: Any) -> list[Any]:
+    """To the first of equals, which is the one whose place ONNX gives."""
+    x, axis = n.required(0), n.attribute("axis")
+    outputs = b.outputs_of(n, 2)
+    if outputs is None:
+        outputs = b.op_multi("Unique", x, outputs=2, axis=axis, sorted=n.attribute("sorted", 1))
+    if axis is not None:
+        return [put_slices(b, x, outputs[1], g, axis % b.known_rank(x, "Unique's gradient"))]
+    flat = b.op("Reshape", x, [-1])
+    return [b.reshape_like(put_slices(b, flat, outputs[1], g, 0), x)]

@@ -1,10 +1,11 @@
-"""Gradients of matrix products, written with Gemm's transposition flags where ranks allow."""
+"""Gradients of matrix products, with Gemm's transposition flags where ranks allow; and of Det."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.gradients.places import positions
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient
 
@@ -81,3 +82,30 @@ def gemm(b: B, n: N, g: Any) -> list[Any]:
         lambda: product(g, x, 1, trans_a) if trans_b else product(x, g, 1 - trans_a, 0),
         lambda: g if beta == 1.0 else b.op("Mul", g, beta),
     ]
+
+
+@gradient("Det")
+def det(b: B, n: N, g: Any) -> list[Any]:
+    """The cofactors: the determinants of what is left without an element's row and column.
+
+    Exact for singular matrices too. It takes M^2 determinants for an M x M matrix, M^4 numbers.
+    """
+    x = n.required(0)
+    rank = b.known_rank(x, "Det's gradient")
+    size = b.dim(x, rank - 1)
+    if size == 1:
+        return [b.reshape_like(g, x)]
+    rows = b.op("Unsqueeze", positions(b, x, rank - 1), [1])
+    # Row i: all positions but i.
+    rest = b.op("Transpose", b.op("Slice", rows, [0], [-1], [0]), perm=[1, 0])
+    skipped = b.cast(b.op("GreaterOrEqual", rest, rows), b.dtype(rows))
+    others = b.op("Add", rest, skipped)
+    minors = b.op("Gather", b.op("Gather", x, others, axis=rank - 1), others, axis=rank - 2)
+    # From (..., row, other rows, column, other columns).
+    lead = list(range(rank - 2))
+    perm = [*lead, rank - 2, rank, rank - 1, rank + 1]
+    minors = b.op("Det", b.op("Transpose", minors, perm=perm))
+    odd = b.op("Mod", b.op("Add", rows, b.op("Transpose", rows, perm=[1, 0])), 2)
+    signs = b.op("Sub", 1.0, b.op("Mul", b.cast(odd, b.dtype(x)), 2.0))
+    cofactors = b.op("Mul", minors, signs)
+    return [b.op("Mul", cofactors, b.op("Unsqueeze", g, [-2, -1]))]

@@ -1,4 +1,4 @@
-"""Gradients of reductions and cumulative sums."""
+"""Gradients of reductions, cumulative sums and products."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import is_static
+from onnxtape.compiler.gradients.places import compare_positions, identity_mask
 from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import gradient
+from onnxtape.compiler.registry import Refusal, gradient
 
 B = Builder[Any]
 N = Record[Any]
@@ -80,27 +81,68 @@ def reduce_max_min(b: B, n: N, g: Any) -> list[Any]:
 
 @gradient("ReduceProd")
 def reduce_prod(b: B, n: N, g: Any) -> list[Any]:
-    """The product of the others, exact where one or several factors are zero.
-
-    Higher derivatives are right where none is.
-    """
-    x = n.required(0)
+    """The product of the others: nothing is divided, so zeros are no exception."""
     if _is_noop(b, n):
         return [g, None]
-    dtype = b.dtype(x)
-    zero, one = np.zeros((), dtype), np.ones((), dtype)
-    is_zero = b.op("Equal", x, 0.0)
-    zeros = _reduce(b, n, "ReduceSum", b.cast(is_zero, dtype))
-    nonzero = b.op("Where", is_zero, one, x)
-    product = _reduce(b, n, "ReduceProd", nonzero)
-    only_this = b.op("And", is_zero, b.op("Equal", zeros, 1.0))
-    others = b.op(
-        "Where",
-        b.op("Equal", zeros, 0.0),
-        b.op("Div", product, nonzero),
-        b.op("Where", only_this, product, zero),
+    return [b.op("Mul", _other_factors(b, n), _kept(b, n, g)), None]
+
+
+def _other_factors(b: B, n: N) -> Any:
+    """For each element, the product of those that are reduced to one with it."""
+    x, axes = n.required(0), n.input(1)
+    known = np.asarray([]) if axes is None else b.constant_value(axes)
+    rank = b.rank(x)
+    if known is None or rank is None:
+        return _other_members(b, n)
+    reduced = sorted({int(a) % rank for a in known} if known.size else range(rank))
+    perm = [*(i for i in range(rank) if i not in reduced), *reduced]
+    in_place = perm == sorted(perm)
+    moved = x if in_place else b.op("Transpose", x, perm=perm)
+    rows = b.op("Flatten", moved, axis=rank - len(reduced))
+    others = b.reshape_like(products_of_others(b, rows), moved)
+    return (
+        others if in_place else b.op("Transpose", others, perm=[perm.index(i) for i in range(rank)])
     )
-    return [b.op("Mul", others, _kept(b, n, g)), None]
+
+
+def _other_members(b: B, n: N) -> Any:
+    """The same where axes come at run time: elements with the same group's number are compared."""
+    x = n.required(0)
+    zero, one = b.constant(np.int64(0)), b.constant(np.int64(1))
+    totals = _reduce(b, n, "ReduceSum", x)
+    groups = b.reshape_like(b.op("Range", zero, b.op("Size", totals), one), totals)
+    group = b.op("Reshape", b.op("Expand", groups, b.op("Shape", x)), [-1])
+    flat = b.op("Reshape", x, [1, -1])
+    mates = b.op("Equal", b.op("Unsqueeze", group, [1]), group)
+    self = identity_mask(b, flat, 1, (0, 1), 2)
+    factors = b.op("Where", b.op("And", mates, b.op("Not", self)), flat, np.ones((), b.dtype(x)))
+    return b.reshape_like(b.op("ReduceProd", factors, [1], keepdims=0), x)
+
+
+def products_of_others(b: B, rows: Any) -> Any:
+    """For each element of a matrix, the product of the other elements of its row."""
+    size = b.dim(rows, 1)
+    if isinstance(size, int):
+        before, after = (_products_before(b, rows, size, sign) for sign in (1, -1))
+        return b.op("Mul", before, after)
+    one = np.ones((), b.dtype(rows))
+    itself = identity_mask(b, rows, 1, (1, 2), 3)
+    factors = b.op("Where", itself, one, b.op("Unsqueeze", rows, [1]))
+    return b.op("ReduceProd", factors, [2], keepdims=0)
+
+
+def _products_before(b: B, rows: Any, size: int, sign: int) -> Any:
+    """Exclusive products from the left (`sign` 1) or the right (-1), in log2(size) steps."""
+
+    def shifted(value: Any, by: int) -> Any:
+        by = min(by, size)
+        return b.op("Pad", value, [by * sign, -by * sign], 1.0, [1])
+
+    products, reach = shifted(rows, 1), 1
+    while reach < size - 1:
+        products = b.op("Mul", products, shifted(products, reach))
+        reach *= 2
+    return products
 
 
 @gradient("ReduceL1")
@@ -145,3 +187,51 @@ def cumsum(b: B, n: N, g: Any) -> list[Any]:
         reverse=1 - n.attribute("reverse", 0),
     )
     return [back, None]
+
+
+@gradient("CumProd")
+def cumprod(b: B, n: N, g: Any) -> list[Any]:
+    """What comes before an element, times what g makes of those after it.
+
+    Nothing is divided, so zeros among the factors are no exception.
+    """
+    x, axis = n.required(0), n.required(1)
+    flags = {"exclusive": n.attribute("exclusive", 0), "reverse": n.attribute("reverse", 0)}
+    known = b.constant_value(axis)
+    if known is None:
+        raise Refusal("its axis is known only at run time")
+    place = int(known.item()) % b.known_rank(x, "CumProd's gradient")
+    size = b.dim(x, place)
+    if not isinstance(size, int):
+        return [_cumprod_by_pairs(b, x, g, place, **flags), None]
+    back = -1 if flags["reverse"] else 1
+
+    def ahead(value: Any, by: int) -> Any:
+        by = min(by, size)
+        return b.op("Pad", value, [-by * back, by * back], None, [place])
+
+    # total[i] = g[i] + x[i + 1] total[i + 1], solved by doubling how far each element sees.
+    before = b.op("CumProd", x, axis, exclusive=1, reverse=flags["reverse"])
+    total = ahead(g, 1) if flags["exclusive"] else g
+    factor, reach = ahead(x, 1), 1
+    while reach < size:
+        total = b.op("Add", total, b.op("Mul", factor, ahead(total, reach)))
+        factor = b.op("Mul", factor, ahead(factor, reach))
+        reach *= 2
+    return [b.op("Mul", before, total), None]
+
+
+def _cumprod_by_pairs(b: B, x: Any, g: Any, axis: int, exclusive: int, reverse: int) -> Any:
+    """The same for an axis of unknown length: each element's effect on each product."""
+    rank, dtype = b.known_rank(x, "CumProd's gradient") + 1, b.dtype(x)
+    axes = (axis, axis + 1)
+    itself = identity_mask(b, x, axis, axes, rank)
+    factors = b.op("Where", itself, np.ones((), dtype), b.op("Unsqueeze", x, [axis]))
+    last = b.constant(np.int64(axis + 1))
+    products = b.op("CumProd", factors, last, exclusive=exclusive, reverse=reverse)
+    compare = ("Greater" if reverse else "Less") + ("" if exclusive else "OrEqual")
+    counts = compare_positions(b, compare, x, axis, axes, rank)
+    effects = b.op("Where", counts, products, np.zeros((), dtype))
+    return b.op(
+        "ReduceSum", b.op("Mul", effects, b.op("Unsqueeze", g, [axis])), [axis + 1], keepdims=0
+    )

@@ -80,8 +80,12 @@ def slice_(b: B, n: N, g: Any) -> list[Any]:
 
 
 def _pad_back(b: B, n: N, g: Any, starts: Any, axes: Any) -> Any:
-    """`g` with zeros for what was cut off, or None where sizes are not known."""
-    before, after = [], []
+    """`g` with zeros for what was cut off, or None where sizes are not known.
+
+    Over all axes: ONNX Runtime moves a Pad through a Transpose without minding its `axes`.
+    """
+    rank = b.known_rank(n.required(0), "Slice's gradient")
+    before, after = [0] * rank, [0] * rank
     for start, axis in zip(starts.tolist(), axes.tolist(), strict=True):
         whole, part = b.dim(n.required(0), axis), b.dim(n.outputs[0], axis)
         if same_dim(whole, part):
@@ -91,9 +95,8 @@ def _pad_back(b: B, n: N, g: Any, starts: Any, axes: Any) -> Any:
             end = whole - part - begin
         else:
             return None
-        before.append(begin)
-        after.append(end)
-    return b.op("Pad", g, [*before, *after], None, axes.tolist())
+        before[axis], after[axis] = begin, end
+    return b.op("Pad", g, [*before, *after])
 
 
 @gradient("Pad")
@@ -137,3 +140,10 @@ def tile(b: B, n: N, g: Any) -> list[Any]:
 @gradient("Trilu")
 def trilu(b: B, n: N, g: Any) -> list[Any]:
     return [b.op("Trilu", g, n.input(1), upper=n.attribute("upper", 1)), None]
+
+
+@gradient("ReverseSequence")
+def reverse_sequence(b: B, n: N, g: Any) -> list[Any]:
+    """Reversed once more."""
+    axes = {"batch_axis": n.attribute("batch_axis", 1), "time_axis": n.attribute("time_axis", 0)}
+    return [b.op("ReverseSequence", g, n.required(1), **axes), None]

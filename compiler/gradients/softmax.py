@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.gradients.places import scatter_add
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient
 
@@ -94,7 +95,7 @@ def _nll_input(b: B, n: N, g: Any) -> Any:
     places = b.op("Unsqueeze", target, [1])
     updates = b.op("Unsqueeze", b.op("Neg", b.op("Mul", share, g)), [1])
     zeros = b.full_like(x, 0.0)
-    return b.op("ScatterElements", zeros, places, updates, axis=1, reduction="add")
+    return scatter_add(b, "ScatterElements", zeros, places, updates, axis=1)
 
 
 def _nll_weight(b: B, n: N, g: Any, log_probabilities: Any) -> Any:
@@ -108,4 +109,4 @@ def _nll_weight(b: B, n: N, g: Any, log_probabilities: Any) -> Any:
     term = b.op("Mul", _without(b, ignored, term), g)
     zeros = b.full_like(n.required(2), 0.0)
     places, updates = b.op("Reshape", target, [-1]), b.op("Reshape", term, [-1])
-    return b.op("ScatterElements", zeros, places, updates, axis=0, reduction="add")
+    return scatter_add(b, "ScatterElements", zeros, places, updates, axis=0)

@@ -16,17 +16,6 @@ import onnx_ir as ir
 from onnxtape.compiler.errors import VerificationError
 from onnxtape.compiler.verify import verify as verify_model
 
-#: Operators that give something else each time they run (Dropout when it trains).
-RANDOM = (
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
-
 
 class GraphPass:
     """Base of all passes.

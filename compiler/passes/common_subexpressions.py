@@ -6,7 +6,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 from onnxtape.compiler.errors import RECOMPUTED
-from onnxtape.compiler.passes import RANDOM, GraphPass, applies
+from onnxtape.compiler.operators import RANDOM
+from onnxtape.compiler.passes import GraphPass, applies
 
 
 class EliminateCommonSubexpressions(GraphPass):

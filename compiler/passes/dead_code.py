@@ -6,10 +6,20 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.subgraphs import detach, graphs_in
 
 
 class RemoveDeadCode(GraphPass):
     """Keeps what the outputs depend on, and every input."""
 
     def run(self, model: ir.Model) -> bool:
-        return bool(RemoveUnusedNodesPass()(model).modified)
+        changed = False
+        while True:
+            holders = [node for node in model.graph.all_nodes() if graphs_in(node)]
+            changed |= bool(RemoveUnusedNodesPass()(model).modified)
+            removed = [node for node in holders if node.graph is None]
+            if not removed:
+                return changed
+            # What only their subgraphs used is dead too.
+            for node in removed:
+                detach(node)

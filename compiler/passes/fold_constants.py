@@ -14,7 +14,8 @@ import onnx_ir as ir
 from onnxtape.compiler.autodiff import record_of
 from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes import RANDOM, GraphPass, applies
+from onnxtape.compiler.operators import RANDOM
+from onnxtape.compiler.passes import GraphPass, applies
 
 Array = npt.NDArray[Any]
 #: (op_type, inputs, attributes, number of outputs) -> outputs

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static, same_shape
 from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.subgraphs import captured, graphs_in
 
 #: Operators whose result may be a view of their first input's memory: readers of it are readers of
 #: that memory.
@@ -135,9 +136,8 @@ def _writes_elementwise(node: ir.Node, source: ir.Value, views: set[int]) -> boo
 
 
 def _inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
-    for attr in node.attributes.values():
-        if attr.type == ir.AttributeType.GRAPH:
-            yield from attr.as_graph().all_nodes()
+    for graph in graphs_in(node):
+        yield from graph.all_nodes()
 
 
 def _order(
@@ -229,7 +229,7 @@ def _in_a_circle(
 
 def _producers(node: ir.Node) -> Iterator[ir.Node]:
     """The nodes whose outputs `node` uses, inside its subgraphs too."""
-    for user in (node, *_inner_nodes(node)):
-        for value in user.inputs:
-            if value is not None and (producer := value.producer()) is not None:
-                yield producer
+    used = [*node.inputs, *(value for graph in graphs_in(node) for value in captured(graph))]
+    for value in used:
+        if value is not None and (producer := value.producer()) is not None:
+            yield producer

@@ -1,13 +1,14 @@
-"""Dense and the layers without weights."""
+"""Dense, dropout, and layers that arrange or watch what passes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxtape import activations, initializers, ops, random
+from onnxtape import activations, initializers, ops, random, regularizers
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
@@ -24,7 +25,8 @@ class Dense(Layer):
         units: the size of the last output axis.
         activation: a name or function.
         kernel_initializer, bias_initializer: see `ot.initializers`.
-        kernel_regularizer, bias_regularizer: functions of the weight, added to the losses.
+        kernel_regularizer, bias_regularizer: see `ot.regularizers`.
+        kernel_constraint, bias_constraint: see `ot.constraints`.
 
     Shapes: (..., inputs) to (..., units); kernel (inputs, units), bias (units,).
     """
@@ -38,9 +40,12 @@ class Dense(Layer):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if units <= 0:
             raise ValueError(f"Dense needs a positive number of units, not {units}")
         self.units = int(units)
@@ -50,6 +55,8 @@ class Dense(Layer):
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = kernel_regularizer
         self.bias_regularizer = bias_regularizer
+        self.kernel_constraint = kernel_constraint
+        self.bias_constraint = bias_constraint
         self.kernel: Variable
         self.bias: Variable | None = None
 
@@ -64,6 +71,7 @@ class Dense(Layer):
             self.kernel_initializer,
             name="kernel",
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         if self.use_bias:
             self.bias = self.add_weight(
@@ -71,6 +79,7 @@ class Dense(Layer):
                 self.bias_initializer,
                 name="bias",
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
         self.built = True
 
@@ -102,17 +111,6 @@ class Flatten(Layer):
         if B.rank(x) == 1:
             return ops.expand_dims(x, -1)
         return ops.flatten(x)
-
-
-class Activation(Layer):
-    """An activation function as a layer."""
-
-    def __init__(self, activation: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.activation = activations.get(activation)
-
-    def call(self, inputs: Any) -> Any:
-        return self.activation(inputs)
 
 
 class Dropout(Layer):
@@ -196,3 +194,79 @@ class Reshape(Layer):
             rest = math.prod(known) // -math.prod(target)
             target = tuple(rest if d == -1 else d for d in target)
         return ops.reshape(x, (batch, *target))
+
+
+class Permute(Layer):
+    """The axes of each sample in another order.
+
+    Args:
+        dims: the order, counted from 1: (2, 1) swaps the two axes after the batch.
+    """
+
+    def __init__(self, dims: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dims = tuple(dims)
+        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+            raise ValueError(
+                f"Permute takes each axis of a sample once, counted from 1, not {self.dims}"
+            )
+
+    def call(self, inputs: Any) -> Tensor:
+        return ops.transpose(inputs, (0, *self.dims))
+
+
+class RepeatVector(Layer):
+    """(batch, features) to (batch, n, features)."""
+
+    def __init__(self, n: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(n, int):
+            raise TypeError(f"RepeatVector's n is an integer, not {n!r}")
+        self.n = n
+
+    def call(self, inputs: Any) -> Tensor:
+        x = convert_to_tensor(inputs)
+        if B.rank(x) != 2:
+            raise refused(
+                f"RepeatVector '{self.name}' takes (batch, features), not "
+                f"{format_shape(B.shape(x))}"
+            )
+        return ops.tile(ops.expand_dims(x, 1), (1, self.n, 1))
+
+
+class Lambda(Layer):
+    """Any function of tensors as a layer.
+
+    Args:
+        function: of the inputs, and of `arguments` by name. Variables that it reads are not the
+            layer's: write a layer of your own for those.
+        arguments: further arguments for the function.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not callable(function):
+            raise TypeError(f"Lambda takes a function, not {function!r}")
+        self.function = function
+        self.arguments = arguments or {}
+
+    def call(self, inputs: Any) -> Any:
+        return self.function(inputs, **self.arguments)
+
+
+class ActivityRegularization(Layer):
+    """The inputs as they are, with a loss of their size.
+
+    Args:
+        l1: the factor of the sum of absolute values.
+        l2: the factor of the sum of squares. Both are divided by the batch size.
+    """
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(activity_regularizer=regularizers.L1L2(l1, l2), **kwargs)
+        self.l1, self.l2 = l1, l2
+
+    def call(self, inputs: Any) -> Any:
+        return inputs

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context, initializers, nest
+from onnxtape import constraints, context, initializers, nest, regularizers
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
@@ -62,7 +62,7 @@ class Layer:
         self.name = name or auto_name(to_snake_case(type(self).__name__))
         self.built = False
         self.dtype = np.dtype(dtype or "float32")
-        self.activity_regularizer = activity_regularizer
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         self._trainable = trainable
         self._losses: list[Tensor] = []
         # What the layer was built for: a TensorSpec per input.
@@ -121,6 +121,7 @@ class Layer:
         trainable: bool = True,
         name: str | None = None,
         regularizer: Any = None,
+        constraint: Any = None,
     ) -> Variable:
         """Create a weight.
 
@@ -128,7 +129,8 @@ class Layer:
             shape: its shape.
             initializer: a name, an `Initializer`, or a function of shape and dtype; by default
                 "glorot_uniform" for floats of rank 1 and more, zeros otherwise.
-            regularizer: a function of the weight whose value is added to the losses.
+            regularizer: a name, or a function of the weight whose value is added to the losses.
+            constraint: a name, or a function that gives the weight's value after an update.
         """
         shape = tuple(int(d) for d in shape)
         chosen = np.dtype(dtype or self.dtype)
@@ -141,7 +143,8 @@ class Layer:
         scopes = context.state.layers
         path = scopes if scopes and scopes[-1] == self.name else [*scopes, self.name]
         variable.path = "/".join([*path, variable.name])
-        variable.regularizer = regularizer  # type: ignore[attr-defined]
+        variable.regularizer = regularizers.get(regularizer)  # type: ignore[attr-defined]
+        variable.constraint = constraints.get(constraint)  # type: ignore[attr-defined]
         self.__dict__.setdefault("_own_weights", []).append(variable)
         return variable
 

@@ -9,14 +9,16 @@ from onnxtape import nest
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
+from onnxtape.naming import to_snake_case
 from onnxtape.models.summary import print_summary
 from onnxtape.ops.axes import may_equal, refused
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
+from onnxtape.training import Trainer
 
 
-class Model(Layer):
-    """A model.
+class Model(Trainer, Layer):
+    """A model, which `compile` and `fit` train, or any step of one's own.
 
     `Model(inputs, outputs)` makes a functional one of tensors that began with `ot.Input`.
     Subclasses write `__init__` and `call(inputs, training=False)` instead.
@@ -142,6 +144,11 @@ class Functional(Model):
         return nest.map_structure(spec_of_input, self._input_tree)
 
     @property
+    def output_names(self) -> list[str]:
+        """The names of the layers that made the outputs."""
+        return [call_name(t._history) for t in self.outputs]
+
+    @property
     def input_shape(self) -> Any:
         return nest.map_structure(lambda t: t.shape, self._input_tree)
 
@@ -183,6 +190,13 @@ class Functional(Model):
 def spec_of_input(tensor: Tensor) -> TensorSpec:
     """The `TensorSpec` of a model's input, with the name that `ot.Input` gave it."""
     return TensorSpec(tensor.shape, tensor.dtype, getattr(tensor._history, "name", None))
+
+
+def call_name(call: Any) -> str:
+    """What the maker of a functional tensor is called: a layer, an input, or an operator."""
+    layer = getattr(call, "layer", call)
+    name: str = getattr(layer, "name", None) or to_snake_case(getattr(call, "op_type", "operation"))
+    return name
 
 
 class InputLayer(Layer):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape import context
+from onnxtape.dtypes import FLOAT32
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import normalized
 from onnxtape.ops.promotion import INT64, operands, widened
@@ -15,12 +17,22 @@ from onnxtape.tensor import Tensor
 
 __all__ = [
     "arange",
+    "array",
     "cast",
+    "convert_to_numpy",
     "convert_to_tensor",
+    "copy",
+    "dtype",
+    "empty",
+    "empty_like",
     "eye",
     "full",
     "full_like",
+    "geomspace",
+    "is_tensor",
     "linspace",
+    "logspace",
+    "multi_hot",
     "one_hot",
     "ones",
     "ones_like",
@@ -39,12 +51,9 @@ def stop_gradient(x: Any) -> Tensor:
     """x, through which no gradient flows."""
     t = convert_to_tensor(x)
     # Another object: a tape knows tensors by identity, so it has never seen this one.
-    if t._symbolic is not None:
-        passed = Tensor._from_symbol(t._symbol, t._symbolic)
-        if t._symbolic.none_dims:
-            from onnxtape.functional import StoppedGradient
-
-            passed._history = StoppedGradient(t, [passed])
+    symbolic = context.state.symbolic or t._symbolic
+    if symbolic is not None:
+        passed = symbolic.stopped(t)
     elif t._ort is not None:
         passed = Tensor._from_ort(t._ort)
         # Holds what it aliases, so that no step writes into it.
@@ -74,20 +83,34 @@ def static_shape(shape: Any) -> tuple[int, ...] | None:
     return None
 
 
-def full(shape: Any, fill_value: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
-    """A tensor of `shape` (entries may be scalar tensors), every element `fill_value`."""
-    value = convert_to_tensor(fill_value, dtype)
+def full(shape: Any, fill_value: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """A tensor of `shape` (entries may be scalar tensors), every element `fill_value`.
+
+    Args:
+        dtype: float32 by default, here and wherever numbers are made of nothing.
+    """
+    value = convert_to_tensor(fill_value, dtype or FLOAT32)
     return value if static_shape(shape) == () else B.op("Expand", value, shape_tensor(shape))
 
 
-def zeros(shape: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
+def zeros(shape: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Zeros."""
     return full(shape, 0, dtype)
 
 
-def ones(shape: Any, dtype: npt.DTypeLike = "float32") -> Tensor:
+def ones(shape: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Ones."""
     return full(shape, 1, dtype)
+
+
+def empty(shape: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """A tensor of `shape` whose elements do not matter: zeros."""
+    return zeros(shape, dtype)
+
+
+def empty_like(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """A tensor of x's shape whose elements do not matter: zeros."""
+    return zeros_like(x, dtype)
 
 
 def full_like(x: Any, fill_value: float, dtype: npt.DTypeLike | None = None) -> Tensor:
@@ -128,21 +151,101 @@ def arange(
     return B.cast(numbers, tensors[0].dtype if dtype is None else np.dtype(dtype))
 
 
-def linspace(start: float, stop: float, num: int = 50, dtype: npt.DTypeLike = "float32") -> Tensor:
-    """`num` evenly spaced numbers from start to stop, both included."""
-    return B.constant(np.linspace(start, stop, num).astype(dtype))
+def linspace(
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    axis: int = 0,
+) -> Any:
+    """`num` evenly spaced numbers from start to stop.
+
+    Args:
+        start, stop: numbers, or tensors, which broadcast.
+        endpoint: whether stop is the last of them; else it is the one after.
+        retstep: return the pair of the numbers and the distance between them.
+        dtype: by default float32, or the floating-point dtype of the tensors.
+        axis: of the result, along which they lie.
+    """
+    if num < 0:
+        raise ValueError(f"linspace: num is 0 or more, not {num}")
+    parts = num - 1 if endpoint else num
+    if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
+        line = np.linspace(start, stop, num, endpoint)
+        numbers = B.constant(line.astype(dtype or FLOAT32))
+        step: Any = (stop - start) / parts if parts > 0 else float("nan")
+        return (numbers, step) if retstep else numbers
+    low, high = operands(start, stop, floating=True)
+    made = low.dtype
+    width = B.op("Sub", high, low)
+    rank = B.known_rank(width, "linspace")
+    place = normalized(axis, rank + 1, "linspace")
+    shares = (np.arange(num) / max(parts, 1)).astype(made)
+    shares = shares.reshape([num if a == place else 1 for a in range(rank + 1)])
+    # From either end, so that both are exact.
+    ends = [B.op("Unsqueeze", B.expand_like(t, width), [place]) for t in (low, high)]
+    near = B.op("Mul", ends[0], (1 - shares).astype(made))
+    spaced = B.op("Add", near, B.op("Mul", ends[1], shares))
+    numbers = spaced if dtype is None else B.cast(spaced, np.dtype(dtype))
+    step = B.op("Div", width, float(parts)) if parts > 0 else float("nan")
+    return (numbers, step) if retstep else numbers
 
 
-def eye(N: int, M: int | None = None, k: int = 0, dtype: npt.DTypeLike = "float32") -> Tensor:
+def logspace(
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    base: float = 10,
+    dtype: npt.DTypeLike | None = None,
+    axis: int = 0,
+) -> Tensor:
+    """`num` numbers from base ** start to base ** stop, each the same multiple of the one before.
+
+    Args: as for `linspace`.
+    """
+    if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
+        line = np.logspace(start, stop, num, endpoint, float(base))
+        return B.constant(line.astype(dtype or FLOAT32))
+    exponents = linspace(start, stop, num, endpoint, axis=axis)
+    spaced = B.op("Pow", B.scalar(float(base), exponents.dtype), exponents)
+    return spaced if dtype is None else B.cast(spaced, np.dtype(dtype))
+
+
+def geomspace(
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    dtype: npt.DTypeLike | None = None,
+    axis: int = 0,
+) -> Tensor:
+    """`num` numbers from start to stop, each the same multiple of the one before.
+
+    Args: as for `linspace`; start and stop are of one sign, and not 0.
+    """
+    if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
+        return B.constant(np.geomspace(start, stop, num, endpoint).astype(dtype or FLOAT32))
+    low, high = operands(start, stop, floating=True)
+    exponents = linspace(0.0, B.op("Log", B.op("Div", high, low)), num, endpoint, axis=axis)
+    place = normalized(axis, B.known_rank(exponents, "geomspace"), "geomspace")
+    first = B.op("Unsqueeze", B.expand_like(low, B.op("Add", low, high)), [place])
+    spaced = B.op("Mul", first, B.op("Exp", exponents))
+    return spaced if dtype is None else B.cast(spaced, np.dtype(dtype))
+
+
+def eye(N: int, M: int | None = None, k: int = 0, dtype: npt.DTypeLike | None = None) -> Tensor:
     """An (N, M) matrix with ones on diagonal k."""
-    return B.constant(np.eye(N, M, k).astype(dtype))
+    return B.constant(np.eye(N, M, k).astype(dtype or FLOAT32))
 
 
 #: The dtypes that OneHot has kernels for.
 _ONE_HOT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), INT64)
 
 
-def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "float32") -> Tensor:
+def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike | None = None) -> Tensor:
     """One-hot vectors along a new axis; an index out of range gives zeros."""
     indices = convert_to_tensor(x, INT64)
     rank = B.known_rank(indices, "one_hot")
@@ -153,7 +256,48 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike = "fl
     # ONNX counts negative indices from the end; here, as in Keras, they have no class.
     no_class = B.scalar(num_classes, INT64)
     indices = B.op("Where", B.op("Less", indices, 0), no_class, indices)
-    wanted = np.dtype(dtype)
+    wanted = np.dtype(dtype or FLOAT32)
     made = wanted if wanted in _ONE_HOT_DTYPES else INT64
     hot = B.op("OneHot", indices, no_class, np.asarray([0, 1], dtype=made), axis=axis)
     return B.cast(hot, wanted)
+
+
+def multi_hot(
+    inputs: Any, num_classes: int, axis: int = -1, dtype: npt.DTypeLike | None = None
+) -> Tensor:
+    """Ones at all of the classes in a row of indices: of (batch, n), (batch, num_classes).
+
+    Args:
+        inputs: integers (n,) or (batch, n, ...); those out of range have no class.
+        axis: of the result, where the classes lie.
+    """
+    indices = convert_to_tensor(inputs)
+    over = min(B.known_rank(indices, "multi_hot") - 1, 1)
+    hot = one_hot(indices, num_classes, axis, INT64 if dtype is None else dtype)
+    counted = B.op("ReduceMax", widened(hot), [over], keepdims=0)
+    return B.cast(counted, np.dtype(dtype or FLOAT32))
+
+
+def array(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """x as a tensor, as `convert_to_tensor`."""
+    return convert_to_tensor(x, dtype)
+
+
+def copy(x: Any) -> Tensor:
+    """Another tensor with the same elements. (None changes in place, so this is seldom needed.)"""
+    return B.op("Identity", convert_to_tensor(x))
+
+
+def convert_to_numpy(x: Any) -> npt.NDArray[Any]:
+    """The value as a NumPy array; not while tracing."""
+    return np.asarray(convert_to_tensor(x))
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is a tensor of onnxtape."""
+    return isinstance(x, Tensor)
+
+
+def dtype(x: Any) -> str:
+    """The name of x's element type."""
+    return convert_to_tensor(x).dtype.name

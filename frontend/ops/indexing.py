@@ -13,7 +13,7 @@ from onnxtape.ops.promotion import BOOL, INT64
 from onnxtape.ops.shapes import moveaxis, ravel
 from onnxtape.tensor import SymbolicDim, Tensor
 
-__all__ = ["getitem", "scatter_update", "take", "take_along_axis"]
+__all__ = ["get_item", "getitem", "scatter_update", "take", "take_along_axis"]
 
 _END = np.iinfo(np.int64).max
 
@@ -106,6 +106,9 @@ def getitem(x: Any, key: Any) -> Tensor:
     if axes:
         t = B.op("Slice", t, _bounds(starts), _bounds(ends), axes, steps)
     return _finished(_gathered(t, arrays), keys)
+
+
+get_item = getitem
 
 
 def _as_index(k: Any) -> Any:

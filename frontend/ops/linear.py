@@ -15,10 +15,10 @@ from onnxtape.ops.arithmetic import multiply
 from onnxtape.ops.axes import normalized_axes, refused
 from onnxtape.ops.creation import static_shape
 from onnxtape.ops.promotion import BOOL, INT32, operands, widened
-from onnxtape.ops.shapes import reshape, shape, transpose
+from onnxtape.ops.shapes import ravel, reshape, shape, transpose
 from onnxtape.tensor import Tensor
 
-__all__ = ["dot", "einsum", "matmul", "outer", "tensordot"]
+__all__ = ["dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot"]
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
@@ -46,6 +46,19 @@ def dot(x1: Any, x2: Any) -> Tensor:
 def outer(x1: Any, x2: Any) -> Tensor:
     """The products of every element of one with every element of the other: a matrix."""
     return multiply(reshape(x1, (-1, 1)), reshape(x2, (1, -1)))
+
+
+def inner(x1: Any, x2: Any) -> Tensor:
+    """NumPy's inner: the sums of products over the last axis of both."""
+    x, y = operands(x1, x2)
+    if B.known_rank(x, "inner") == 0 or B.known_rank(y, "inner") == 0:
+        return multiply(x, y)
+    return tensordot(x, y, (-1, -1))
+
+
+def vdot(x1: Any, x2: Any) -> Tensor:
+    """The sum of the products of all elements of one with those of the other: a scalar."""
+    return dot(ravel(x1), ravel(x2))
 
 
 def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:

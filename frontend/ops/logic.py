@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.promotion import BOOL, numeric, operands, widened
+from onnxtape.ops.promotion import BOOL, INT32, INT64, UINT64, numeric, operands, widened
 from onnxtape.tensor import Tensor
 
 __all__ = [
+    "allclose",
     "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
     "bitwise_not",
     "bitwise_or",
+    "bitwise_right_shift",
     "bitwise_xor",
     "equal",
     "greater",
     "greater_equal",
+    "isclose",
     "isfinite",
+    "isin",
     "isinf",
     "isnan",
+    "isneginf",
+    "isposinf",
+    "left_shift",
     "less",
     "less_equal",
     "logical_and",
@@ -26,6 +36,8 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "not_equal",
+    "right_shift",
+    "select",
     "where",
 ]
 
@@ -73,6 +85,72 @@ def isinf(x: Any) -> Tensor:
 def isfinite(x: Any) -> Tensor:
     """Whether an element is neither."""
     return B.op("Not", B.op("Or", isnan(x), isinf(x)))
+
+
+def isposinf(x: Any) -> Tensor:
+    """Whether an element is plus infinity."""
+    return B.op("IsInf", *operands(x, floating=True), detect_negative=0)
+
+
+def isneginf(x: Any) -> Tensor:
+    """Whether an element is minus infinity."""
+    return B.op("IsInf", *operands(x, floating=True), detect_positive=0)
+
+
+def isclose(
+    x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """Whether |x1 - x2| <= atol + rtol * |x2|; infinities are close to themselves.
+
+    Args:
+        equal_nan: whether NaNs are close to each other.
+    """
+    x, y = operands(x1, x2, floating=True)
+    tolerance = B.op("Add", B.op("Mul", B.op("Abs", y), rtol), atol)
+    near = B.op("LessOrEqual", B.op("Abs", B.op("Sub", x, y)), tolerance)
+    near = B.op("And", near, B.op("Not", B.op("IsInf", y)))
+    close = B.op("Or", near, B.op("Equal", x, y))
+    if equal_nan:
+        close = B.op("Or", close, B.op("And", B.op("IsNaN", x), B.op("IsNaN", y)))
+    return close
+
+
+def allclose(
+    x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """Whether `isclose` holds for all elements: a scalar."""
+    close = B.cast(isclose(x1, x2, rtol, atol, equal_nan), INT32)
+    return B.cast(B.op("ReduceMin", close, keepdims=0), BOOL)
+
+
+def isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) -> Tensor:
+    """Whether each element of x1 is among those of x2.
+
+    Args:
+        assume_unique: is not needed; for NumPy's sake.
+        invert: whether it is not among them.
+    """
+    x, y = operands(x1, x2)
+    pairs = B.op("Equal", B.op("Unsqueeze", x, [-1]), B.op("Reshape", y, [-1]))
+    # A sum, as there may be nothing to reduce.
+    found = B.cast(B.op("ReduceSum", B.cast(pairs, INT32), [-1], keepdims=0), BOOL)
+    return B.op("Not", found) if invert else found
+
+
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Tensor:
+    """Of the choices, for each element, the first whose condition holds; else the default.
+
+    Raises:
+        ValueError: there is not one choice per condition, or none at all.
+    """
+    if len(condlist) != len(choicelist) or not condlist:
+        raise ValueError(
+            f"select takes one choice per condition, not {len(choicelist)} for {len(condlist)}"
+        )
+    *choices, chosen = operands(*choicelist, default)
+    for condition, choice in zip(reversed(condlist), reversed(choices), strict=True):
+        chosen = where(condition, choice, chosen)
+    return chosen
 
 
 def where(condition: Any, x1: Any, x2: Any) -> Tensor:
@@ -125,3 +203,35 @@ def bitwise_xor(x1: Any, x2: Any) -> Tensor:
 def bitwise_not(x: Any) -> Tensor:
     """The bits not set; on booleans, logical_not."""
     return _bitwise("Not", "BitwiseNot", x)
+
+
+bitwise_invert = bitwise_not
+
+
+def bitwise_left_shift(x: Any, y: Any) -> Tensor:
+    """The bits of x moved up by y places; what goes beyond the dtype's width is lost."""
+    t, places = numeric(x, y)
+    return B.cast(_shifted(B.cast(t, INT64), places, "LEFT"), t.dtype)
+
+
+def bitwise_right_shift(x: Any, y: Any) -> Tensor:
+    """The bits of x moved down by y places; the sign stays: x // 2**y."""
+    t, places = numeric(x, y)
+    if t.dtype.kind == "u":
+        return B.cast(_shifted(t, places, "RIGHT"), t.dtype)
+    wide = B.cast(t, INT64)
+    negative = B.op("Less", wide, 0)
+    # -1 - x has the bits of x turned over: those of a number that is not negative.
+    turned = B.op("Where", negative, B.op("BitwiseNot", wide), wide)
+    moved = _shifted(turned, places, "RIGHT")
+    return B.cast(B.op("Where", negative, B.op("BitwiseNot", moved), moved), t.dtype)
+
+
+left_shift = bitwise_left_shift
+right_shift = bitwise_right_shift
+
+
+def _shifted(t: Tensor, places: Tensor, direction: str) -> Tensor:
+    """By BitShift, which takes unsigned numbers, and back."""
+    moved = B.op("BitShift", B.cast(t, UINT64), B.cast(places, UINT64), direction=direction)
+    return moved if t.dtype == UINT64 else B.cast(moved, INT64)

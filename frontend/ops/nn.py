@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from onnxtape.compiler.dims import format_shape, same_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import may_equal, normalized, refused
+from onnxtape.ops.creation import stop_gradient
 from onnxtape.ops.promotion import INT64, operands
+from onnxtape.ops.shapes import split
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -16,9 +20,12 @@ __all__ = [
     "celu",
     "elu",
     "gelu",
+    "glu",
+    "hard_shrink",
     "hard_sigmoid",
     "hard_silu",
     "hard_swish",
+    "hard_tanh",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
@@ -28,11 +35,18 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
+    "soft_shrink",
     "softmax",
     "softplus",
     "softsign",
     "sparse_categorical_crossentropy",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "sparsemax",
+    "squareplus",
     "swish",
+    "tanh_shrink",
+    "threshold",
 ]
 
 
@@ -121,6 +135,82 @@ def softsign(x: Any) -> Tensor:
 def mish(x: Any) -> Tensor:
     """x * tanh(softplus(x))."""
     return B.op("Mish", _float(x))
+
+
+def glu(x: Any, axis: int = -1) -> Tensor:
+    """The first half along an axis times the sigmoid of the second (a gated linear unit).
+
+    Raises:
+        ShapeError: the axis has no two halves.
+    """
+    values, gates = split(_float(x), 2, axis)
+    return B.op("Mul", values, B.op("Sigmoid", gates))
+
+
+def hard_tanh(x: Any) -> Tensor:
+    """min(max(x, -1), 1)."""
+    return B.op("Clip", _float(x), -1.0, 1.0)
+
+
+def hard_shrink(x: Any, threshold: float = 0.5) -> Tensor:
+    """x where |x| > threshold, 0 elsewhere."""
+    return B.op("Shrink", _float(x), lambd=float(threshold), bias=0.0)
+
+
+def soft_shrink(x: Any, threshold: float = 0.5) -> Tensor:
+    """x, nearer to 0 by threshold, and 0 where it is as near as that."""
+    return B.op("Shrink", _float(x), lambd=float(threshold), bias=float(threshold))
+
+
+def tanh_shrink(x: Any) -> Tensor:
+    """x - tanh(x)."""
+    t = _float(x)
+    return B.op("Sub", t, B.op("Tanh", t))
+
+
+def threshold(x: Any, threshold: float, default_value: float) -> Tensor:
+    """x where x > threshold, default_value elsewhere."""
+    t = convert_to_tensor(x)
+    above = B.op("Greater", t, B.scalar(threshold, t.dtype))
+    return B.op("Where", above, t, B.scalar(default_value, t.dtype))
+
+
+def squareplus(x: Any, b: float = 4) -> Tensor:
+    """(x + sqrt(x^2 + b)) / 2, an algebraic softplus (J. Barron, arXiv:2112.11687)."""
+    t = _float(x)
+    root = B.op("Sqrt", B.op("Add", B.op("Mul", t, t), float(b)))
+    return B.op("Mul", B.op("Add", t, root), 0.5)
+
+
+def sparse_plus(x: Any) -> Tensor:
+    """0 up to -1, (x + 1)^2 / 4 up to 1, x beyond."""
+    t = _float(x)
+    bend = B.op("Add", B.op("Clip", t, -1.0, 1.0), 1.0)
+    return B.op("Add", B.op("Mul", B.op("Mul", bend, bend), 0.25), relu(B.op("Sub", t, 1.0)))
+
+
+def sparse_sigmoid(x: Any) -> Tensor:
+    """0 up to -1, (x + 1) / 2 up to 1, 1 beyond."""
+    return B.op("HardSigmoid", _float(x), alpha=0.5, beta=0.5)
+
+
+def sparsemax(x: Any, axis: int = -1) -> Tensor:
+    """The point of the probability simplex nearest to x (A. Martins and R. Astudillo,
+    arXiv:1602.02068): max(x - tau, 0), with the tau that makes the sum 1."""
+    t = _float(x)
+    axis = normalized(axis, B.known_rank(t, "sparsemax"), "sparsemax")
+    # Which elements stay above tau depends on x by steps; tau itself is smooth in those.
+    fixed, size = stop_gradient(t), B.dim_tensor(t, axis)
+    ordered, _ = B.op_multi("TopK", fixed, size, outputs=2, axis=axis)
+    sums = B.op("CumSum", ordered, B.scalar(axis, INT64))
+    ranks = B.op("CumSum", B.full_like(ordered, 1.0), B.scalar(axis, INT64))
+    inside = B.op("Greater", B.op("Add", B.op("Mul", ranks, ordered), 1.0), sums)
+    least = B.op("ReduceMin", B.op("Where", inside, ordered, np.inf), [axis], keepdims=1)
+    support = B.cast(B.op("GreaterOrEqual", fixed, least), t.dtype)
+    count = B.op("ReduceSum", support, [axis], keepdims=1)
+    total = B.op("ReduceSum", B.op("Mul", t, support), [axis], keepdims=1)
+    tau = B.op("Div", B.op("Sub", total, 1.0), count)
+    return B.op("Relu", B.op("Sub", t, tau))
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:

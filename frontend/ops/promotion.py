@@ -14,6 +14,7 @@ BOOL = np.dtype(np.bool_)
 INT32 = np.dtype(np.int32)
 INT64 = np.dtype(np.int64)
 UINT32 = np.dtype(np.uint32)
+UINT64 = np.dtype(np.uint64)
 
 _WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
     BOOL: INT32,

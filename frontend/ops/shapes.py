@@ -13,7 +13,7 @@ from onnxtape.compiler.dims import broadcast_shapes, format_shape, is_static
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import Axis, may_equal, normalized, normalized_axes, refused
 from onnxtape.ops.creation import shape_tensor, static_shape
-from onnxtape.ops.promotion import operands
+from onnxtape.ops.promotion import INT64, operands
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "transpose",
     "unstack",
 ]
+
+_PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 
 
 def shape(x: Any) -> tuple[Any, ...]:
@@ -111,7 +113,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     order = normalized_axes(axes, rank, "transpose") if axes is not None else [*range(rank)][::-1]
     if len(order) != rank:
         raise refused(f"transpose: {tuple(order)} does not name all {rank} axes")
-    return B.op("Transpose", t, perm=order) if rank > 1 else t
+    return t if order == list(range(rank)) else B.op("Transpose", t, perm=order)
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
@@ -143,7 +145,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
     t = convert_to_tensor(x)
     count = len(axis) if isinstance(axis, Sequence) else 1
     rank = B.known_rank(t, "expand_dims") + count
-    return B.op("Unsqueeze", t, normalized_axes(axis, rank, "expand_dims"))
+    return B.op("Unsqueeze", t, normalized_axes(axis, rank, "expand_dims")) if count else t
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
@@ -283,13 +285,14 @@ def pad(
 
     Args:
         pad_width: one (before, after) pair per axis, one pair for all, or one number for all.
-        mode: "constant", "reflect" or "edge".
+        mode: "constant"; "reflect" or "symmetric", mirrored at the last element without or with it;
+            "edge", that element repeated; or "wrap", from the other side.
         constant_values: for mode "constant"; 0 by default.
     """
     t = convert_to_tensor(x)
     rank = B.known_rank(t, "pad")
-    if mode not in ("constant", "reflect", "edge"):
-        raise ValueError(f"pad: mode is 'constant', 'reflect' or 'edge', not {mode!r}")
+    if mode not in _PAD_MODES:
+        raise ValueError(f"pad: mode is one of {', '.join(map(repr, _PAD_MODES))}, not {mode!r}")
     if constant_values is not None and mode != "constant":
         raise ValueError("pad: constant_values goes with mode='constant' only")
     given = np.asarray(pad_width, dtype=np.int64)
@@ -301,5 +304,19 @@ def pad(
         ) from None
     if (given < 0).any():
         raise ValueError(f"pad: no width may be negative, as in {pad_width}")
+    if mode == "symmetric":
+        for axis, (before, after) in enumerate(widths.tolist()):
+            t = _mirrored(t, axis, before, after) if before or after else t
+        return t
     fill = None if constant_values is None else B.scalar(constant_values, t.dtype)
     return B.op("Pad", t, [int(w) for w in widths.T.reshape(-1)], fill, mode=mode)
+
+
+def _mirrored(t: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Continued beyond both ends by its own mirror image, the ends included."""
+    size = B.op("Squeeze", B.dim_tensor(t, axis))
+    places = B.op("Range", B.scalar(-before, INT64), B.op("Add", size, after), B.scalar(1, INT64))
+    period = B.op("Mul", size, 2)
+    turned = B.op("Mod", places, period)
+    mirrored = B.op("Min", turned, B.op("Sub", B.op("Sub", period, 1), turned))
+    return B.op("Gather", t, mirrored, axis=axis)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from onnxtape.engine import B
 from onnxtape.optimizers.optimizer import Optimizer
+from onnxtape.optimizers.options import Options, check_share
+from onnxtape.optimizers.schedules import LearningRateSchedule
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -19,18 +22,18 @@ class SGD(Optimizer):
     Args:
         momentum: between 0 and 1; 0 keeps no state.
         nesterov: Nesterov's momentum.
+        **options: see `Optimizer`.
     """
 
     def __init__(
         self,
-        learning_rate: float = 0.01,
+        learning_rate: float | LearningRateSchedule = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
-        name: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(learning_rate, name)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"momentum lies between 0 and 1, not at {momentum}")
+        super().__init__(learning_rate, **options)
+        check_share("momentum", momentum)
         self.momentum = momentum
         self.nesterov = nesterov
         self._momenta: list[Variable] = []
@@ -38,7 +41,7 @@ class SGD(Optimizer):
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)
         if self.momentum:
-            self._momenta = [self.add_variable_from_reference(v, "momentum") for v in variables]
+            self._momenta = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         step = B.op("Mul", gradient, learning_rate)

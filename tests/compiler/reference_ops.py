@@ -11,6 +11,14 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from tests.compiler import (
+    reference_convolution,
+    reference_images,
+    reference_normalization,
+    reference_pooling,
+    reference_recurrent,
+)
+
 
 class Erf(OpRun):
     """The original rounds to float32, too coarse for central differences."""
@@ -84,4 +92,51 @@ class ReduceLogSumExp(OpRun):
         return (np.asarray(total if keepdims else np.squeeze(total, over)),)
 
 
-CORRECTED = [Erf, Gelu, Mean, Pad, GatherElements, ReduceLogSumExp]
+class Flatten(OpRun):
+    """The original fails where there are no elements."""
+
+    def _run(self, x: Any, axis: int = 1) -> Any:
+        axis += x.ndim if axis < 0 else 0
+        return (x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])),)
+
+
+class Optional(OpRun):
+    """The original makes a list of what is put in, and its counterpart does not take it out."""
+
+    def _run(self, x: Any = None, type: Any = None) -> Any:
+        return (x,)
+
+
+class Unique(OpRun):
+    """The original mistakes places in the flattened tensor for rows, where it does not sort."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, axis: int | None = None, sorted: int = 1) -> Any:
+        found = np.unique(x, True, True, True, axis=axis)
+        y, first, inverse, counts = found
+        inverse = inverse.reshape(-1)
+        if not sorted:
+            order = np.argsort(first)
+            y = np.take(y, order, axis=axis or 0)
+            first, inverse, counts = first[order], np.argsort(order)[inverse], counts[order]
+        outputs = (y, *(np.asarray(part, np.int64) for part in (first, inverse, counts)))
+        return outputs[: len(self.onnx_node.output)]
+
+
+CORRECTED = [
+    Erf,
+    Gelu,
+    Mean,
+    Pad,
+    GatherElements,
+    ReduceLogSumExp,
+    *reference_pooling.CORRECTED,
+    *reference_images.CORRECTED,
+    *reference_convolution.CORRECTED,
+    Flatten,
+    Optional,
+    Unique,
+    *reference_normalization.CORRECTED,
+    *reference_recurrent.CORRECTED,
+]

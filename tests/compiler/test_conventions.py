@@ -160,6 +160,20 @@ CONVENTIONS: list[tuple[str, str, list[Any], dict[str, Any], list[Any]]] = [
             [0.0, 0.0, 0.0, 0.0, -INF, 0.6931471805599453, 0.0],
         ],
     ),
+    (
+        "power of a negative base",
+        "Pow",
+        [[-2.0, -2.0, -2.0], [0.0, -1.0, 0.5]],
+        {},
+        [[0.0, -0.25, NAN], [NAN, NAN, NAN]],
+    ),
+    (
+        "power of zero",
+        "Pow",
+        [[0.0, 0.0], [-1.0, -2.0]],
+        {},
+        [[-INF, -INF], [-INF, -INF]],
+    ),
     # fmod
     (
         "fmod",
@@ -191,6 +205,44 @@ CONVENTIONS: list[tuple[str, str, list[Any], dict[str, Any], list[Any]]] = [
         {},
         [[[1.0, 0.0], [0.0, 1.0]]],
     ),
+    # cumprod(x, 1): no, one, two zeros; flipped, flipped back
+    (
+        "cumprod",
+        "CumProd",
+        [[[2.0, 3.0, 4.0], [0.0, 3.0, 4.0], [0.0, 0.0, 4.0]], np.asarray(1)],
+        {},
+        [[[16.0, 10.0, 6.0], [16.0, 0.0, 0.0], [1.0, 0.0, 0.0]]],
+    ),
+    # scatter_reduce(0, index, updates, ...): amax, amin, prod; the data's own element is among the
+    # equals
+    (
+        "scatter max",
+        "ScatterElements",
+        [[1.0, 2.0, 3.0], np.asarray([0, 0, 1, 1, 2]), [1.0, 1.0, 5.0, 2.0, 0.0]],
+        {"reduction": "max"},
+        [[1 / 3, 0.0, 1.0], [1 / 3, 1 / 3, 1.0, 0.0, 0.0]],
+    ),
+    (
+        "scatter min",
+        "ScatterND",
+        [[1.0, 2.0, 3.0], np.asarray([[0], [0], [1], [1], [2]]), [1.0, 1.0, 2.0, 5.0, 0.0]],
+        {"reduction": "min"},
+        [[1 / 3, 0.5, 0.0], [1 / 3, 1 / 3, 0.5, 0.0, 1.0]],
+    ),
+    (
+        "scatter mul",
+        "ScatterElements",
+        [
+            [2.0, 0.0, 3.0, 0.0],
+            np.asarray([0, 0, 1, 1, 2, 2, 3]),
+            [0.0, 4.0, 5.0, 2.0, 0.0, 0.0, 0.0],
+        ],
+        {"reduction": "mul"},
+        [[0.0, 10.0, 0.0, 0.0], [8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]],
+    ),
+    # PyTorch has no gradient of unique: the first of equals gets it, which is the one that ONNX's
+    # indices point at
+    ("unique", "Unique", [[3.0, 1.0, 3.0, 1.0, 2.0]], {}, [[1.0, 1.0, 0.0, 0.0, 1.0]]),
     # nll_loss and cross_entropy, ignore_index=0: one target ignored, both ignored
     (
         "nll, one ignored",
@@ -234,7 +286,7 @@ def test_as_pytorch(
 ) -> None:
     if op == "Celu" and dtype == np.float64:
         pytest.skip("ONNX's Celu takes float32 only")
-    graph, b = new_graph()
+    graph, b = new_graph(26 if op == "CumProd" else 21)
     operands: list[ir.Value | None] = []
     sources: list[ir.Value] = []
     feeds: dict[str, Array] = {}

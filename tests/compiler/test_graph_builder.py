@@ -13,6 +13,7 @@ import pytest
 from onnxtape.compiler import DtypeError, GraphBuilder, Provenance, ShapeError
 from onnxtape.compiler.errors import UnknownRankError
 from onnxtape.compiler.inference import BROADCASTING
+from onnxtape.compiler.operators import lowest_opset
 from tests.compiler.graphs import BOOL, FLOAT64, INT64, model_of, new_graph, run
 
 FLOAT32 = np.dtype(np.float32)
@@ -318,10 +319,31 @@ def test_dtypes_of_inputs_that_may_differ() -> None:
 
 
 def test_an_unknown_operator() -> None:
-    assert refused(ValueError, "Swish", ("f4", 2)) == "opset 21 has no operator Swish"
+    assert refused(ValueError, "Foo", ("f4", 2)) == "opset 21 has no operator Foo"
     _, b = new_graph(opset=24)
     with pytest.raises(ValueError, match=r"^opset 24 has no operator Foo$"):
         b.op("Foo", b.input("x", FLOAT32, (2,)))
+
+
+def test_the_opset_rises_to_what_an_operator_needs() -> None:
+    """Also from inside a subgraph, and for an attribute or input that came later."""
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, (2,))
+    b.op("Relu", x)
+    assert b.opset == graph.opset_imports[""] == 21
+    b.nested("inner").op("Swish", x)
+    assert b.opset == graph.opset_imports[""] == 24
+    assert lowest_opset("Cast", 21, ["to"], 1, 1) == 21
+    assert lowest_opset("Cast", 21, ["to", "round_mode"], 1, 1) == 24
+    assert lowest_opset("Attention", 21, [], 3, 1) == 23
+    assert lowest_opset("Attention", 21, [], 7, 1) == 24
+    assert lowest_opset("Relu", 21, ["nothing"], 1, 1) == 21
+
+
+def test_an_expansion_to_a_shape_that_is_not_known_has_a_rank() -> None:
+    _, b = new_graph()
+    x, target = b.input("x", FLOAT32, (1, 1, 8)), b.input("target", INT64, (3,))
+    assert (b.shape(b.op("Expand", x, target)) or ())[2:] == (8,)
 
 
 def test_an_unknown_dtype() -> None:

@@ -19,6 +19,7 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.transposes import SinkTransposes
 from tests.compiler.graphs import BOOL, FLOAT64, INT64, model_of, new_graph, run
 from tests.compiler.pass_checks import apply, conditional, feeds_of
 
@@ -31,6 +32,7 @@ PASSES: list[Callable[[], GraphPass]] = [
     EliminateCommonSubexpressions,
     ColumnSumsAsProducts,
     FoldScale,
+    SinkTransposes,
 ]
 
 

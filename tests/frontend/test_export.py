@@ -190,8 +190,8 @@ def test_names_dtypes_shapes_and_roles(tmp_path: Path) -> None:
         ),
         "parameter",
     )
-    assert roles["adam/learning_rate"] == roles["adam/iterations"] == "optimizer"
-    assert roles["adam/sequential/dense/kernel/momentum"] == "optimizer"
+    assert roles["adam/learning_rate"] == roles["adam/iteration"] == "optimizer"
+    assert roles["adam/sequential_dense_kernel_momentum"] == "optimizer"
     assert roles["sparse_categorical_accuracy/total"] == "metric"
     assert roles["global_seed_generator"] == "generator"
     read_only = [e["name"] for e in manifest["state"] if e["output"] is None]

@@ -10,7 +10,8 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import initializers
-from onnxtape.errors import ShapeError
+from onnxtape.errors import ShapeError, TracingError
+from tests.reference import parity
 
 SHAPE = (300, 200)
 N = 300 * 200
@@ -132,7 +133,12 @@ def test_every_initializer_makes_every_floating_dtype() -> None:
         ("uniform", initializers.RandomUniform),
         ("truncated_normal", initializers.TruncatedNormal),
         ("variance_scaling", initializers.VarianceScaling),
+        ("Identity", initializers.Identity),
+        ("orthogonal", initializers.Orthogonal),
+        ("OrthogonalInitializer", initializers.Orthogonal),
+        ("stft", initializers.STFT),
         (initializers.HeNormal, initializers.HeNormal),
+        (initializers.he_normal, initializers.HeNormal),
     ],
 )
 def test_names(name: Any, kind: type) -> None:
@@ -143,6 +149,13 @@ def test_other_ways_to_give_an_initializer() -> None:
     ready = initializers.Zeros()
     assert initializers.get(ready) is ready
     assert initializers.get(max) is max
+    assert initializers.get(None) is None
+    config = {"class_name": "RandomUniform", "config": {"minval": -3.0, "maxval": -2.0}}
+    assert initializers.get(config).maxval == -2.0
+    given = initializers.get(np.arange(3.0))
+    np.testing.assert_array_equal(given((3,), "float16").numpy(), np.float16([0, 1, 2]))
+    with pytest.raises(ShapeError, match=r"shape \(3,\) was given for a variable of shape \(4,\)"):
+        given((4,))
     with pytest.raises(ValueError, match=r"is called 'glorot'; there are zeros, ones"):
         initializers.get("glorot")
     with pytest.raises(TypeError, match=r"cannot make an initializer of 3"):
@@ -154,9 +167,84 @@ def test_other_ways_to_give_an_initializer() -> None:
     [
         ({"scale": 0.0}, r"scale must be positive, not 0\.0"),
         ({"mode": "fan"}, r"mode is 'fan_in', 'fan_out' or 'fan_avg', not 'fan'"),
-        ({"distribution": "normal"}, r"distribution is 'truncated_normal', .* not 'normal'"),
+        ({"distribution": "gauss"}, r"distribution is 'truncated_normal', .* not 'gauss'"),
+        ({"input_axes": [0]}, r"input_axes and output_axes are given together, or neither"),
     ],
 )
 def test_variance_scalings_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         initializers.VarianceScaling(**options)
+
+
+@pytest.mark.parametrize("name", parity.names("initializers"))
+def test_as_keras(name: str) -> None:
+    parity.check("initializers", name, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (3, 2, 4), (2, 2, 3, 20)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_orthogonal(shape: tuple[int, ...], dtype: str) -> None:
+    made = initializers.Orthogonal(gain=2.0, seed=3)(shape, dtype)
+    assert (made.shape, made.dtype) == (shape, dtype)
+    q = made.numpy().astype(np.float64).reshape(-1, shape[-1])
+    gram = q.T @ q if q.shape[0] >= q.shape[1] else q @ q.T
+    tolerance = {"float16": 1e-2, "float32": 1e-6, "float64": 1e-14}[dtype]
+    np.testing.assert_allclose(gram, 4.0 * np.eye(len(gram)), atol=tolerance)
+
+
+def test_orthogonal_matrices_are_uniform() -> None:
+    """Of Haar's distribution: every element has mean 0 and variance 1 / n, the signs too."""
+    stream = ot.random.SeedGenerator(5)
+    make = initializers.Orthogonal(seed=stream)
+    q = np.array([make((4, 4)).numpy() for _ in range(400)], np.float64)
+    assert np.abs(q.mean(0)).max() < 5 * 0.5 / math.sqrt(400)
+    np.testing.assert_allclose((q**2).mean(0), 0.25, atol=5 * 0.25 * math.sqrt(2 / 400))
+    # The trace has variance 1; without corrected signs it is far larger.
+    assert abs(np.trace(q, axis1=1, axis2=2).var() - 1) < 0.4
+
+
+def test_orthogonal_in_a_layer_and_in_a_trace() -> None:
+    ot.set_seed(3)
+    layer = ot.layers.Dense(3, kernel_initializer="orthogonal")
+    step = ot.function(lambda x: layer(x), fallback="error")
+    step(np.ones((2, 3), np.float32))
+    q = layer.kernel.numpy()
+    np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
+    ot.set_seed(3)
+    eager = ot.layers.Dense(3, kernel_initializer="orthogonal")
+    eager(np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(eager.kernel.numpy(), q)
+    direct = ot.function(lambda: initializers.Orthogonal()((3, 3)), fallback="error")
+    with pytest.raises(TracingError, match=r"(?s)Orthogonal was called .*Create a variable with"):
+        direct()
+
+
+def test_axes_of_inputs_and_outputs() -> None:
+    shape = (4, 30, 5, 20)
+    assert initializers.compute_fans(shape, [1], [0, 2]) == (30, 20)
+    x = initializers.HeNormal(seed=1, input_axes=[1], output_axes=[0, 2])(shape).numpy()
+    assert abs(x.var() * 30 / 2 - 1) < 5 * math.sqrt(2 / x.size)
+
+
+def test_shapes_that_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"Identity makes matrices, not shape \(3,\)"):
+        initializers.Identity()((3,))
+    with pytest.raises(ShapeError, match=r"Orthogonal makes no tensors of shape \(3,\)"):
+        initializers.Orthogonal()((3,))
+    with pytest.raises(ShapeError, match=r"STFT makes kernels of shape .* not \(3, 4\)"):
+        initializers.STFT()((3, 4))
+    with pytest.raises(ShapeError, match=r"a window of shape \(2,\) was given for frames of 8"):
+        initializers.STFT(window=[1.0, 2.0])((8, 1, 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"side": "left"}, r"side is 'real' or 'imag', not 'left'"),
+        ({"scaling": "power"}, r"scaling is 'density', 'spectrum' or None, not 'power'"),
+        ({"window": "kaiser"}, r"no window is called 'kaiser'; there are hann, .* and any array"),
+    ],
+)
+def test_stfts_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        initializers.STFT(**options)

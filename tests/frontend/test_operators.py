@@ -151,3 +151,42 @@ def test_what_has_no_place_in_arithmetic() -> None:
     for other in ("text", None, object()):
         with pytest.raises(TypeError):
             ot.Tensor(X) + other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_methods_and_further_operators(kind: str) -> None:
+    x = KINDS[kind](X)
+    np.testing.assert_array_equal(x.T, X.T)
+    np.testing.assert_array_equal(x.reshape(3, 2), X.reshape(3, 2))
+    np.testing.assert_array_equal(x.reshape((-1,)), X.reshape(-1))
+    np.testing.assert_array_equal(x.reshape(6), X.reshape(6))
+    assert x.astype("int32").dtype == "int32"
+    for found, expected in zip(divmod(x, 2), divmod(X, 2), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(divmod(7.5, x), divmod(7.5, X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(round(x), np.round(X))
+    np.testing.assert_allclose(round(x / 3, 1), np.round(X / 3, 1), rtol=1e-6)
+
+
+def test_shifts() -> None:
+    bits = np.array([1, -5, 12], np.int32)
+    x = ot.Tensor(bits)
+    for found, expected in (
+        (x << 2, bits << 2),
+        (x >> 1, bits >> 1),
+        (3 << ot.Tensor([1, 2]), np.array([6, 12])),
+        (-9 >> ot.Tensor([1, 2]), np.array([-5, -3])),
+        (bits << ot.Tensor([1, 1, 1]), bits << 1),
+    ):
+        assert isinstance(found, ot.Tensor)
+        assert found.dtype == "int32"
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_methods_compiled() -> None:
+    step = ot.function(lambda x: (x.T.reshape(-1).astype("float64"), divmod(x, 2.0)[1]))
+    flat, rest = step(X)
+    np.testing.assert_array_equal(flat, X.T.reshape(-1))
+    np.testing.assert_array_equal(rest, X % 2)
+    assert step.fallback_reason is None

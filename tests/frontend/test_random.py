@@ -12,6 +12,7 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import random
+from onnxtape.errors import ShapeError
 
 MASK = (1 << 64) - 1
 
@@ -99,6 +100,11 @@ DRAWS: dict[str, Callable[[Any], Any]] = {
     "truncated_normal": lambda seed: random.truncated_normal((7,), 1.0, 2.0, seed=seed),
     "randint": lambda seed: random.randint((9,), -3, 12, seed=seed),
     "dropout": lambda seed: random.dropout(np.ones((6, 5), np.float32), 0.4, seed=seed),
+    "shuffle": lambda seed: random.shuffle(np.arange(20, dtype=np.float32), seed=seed),
+    "categorical": lambda seed: random.categorical(np.zeros((2, 9), np.float32), 6, seed=seed),
+    "gamma": lambda seed: random.gamma((4, 2), 1.5, seed=seed),
+    "beta": lambda seed: random.beta((5,), 0.5, 2.0, seed=seed),
+    "binomial": lambda seed: random.binomial((7,), 9, 0.4, seed=seed),
     "dropout noise_shape": lambda seed: random.dropout(
         np.ones((6, 5), np.float32), 0.4, (6, 1), seed=seed
     ),
@@ -323,3 +329,89 @@ def test_dropout_in_float16_and_float64() -> None:
 def test_refusals(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+LOGITS = np.log(np.array([[0.1, 0.2, 0.7], [0.5, 0.5, 1e-30]], np.float32))
+
+
+def test_categorical_draws_classes_by_their_probabilities() -> None:
+    found = random.categorical(LOGITS, 20000, seed=1)
+    assert found.shape == (2, 20000)
+    assert found.dtype == "int32"
+    for row, expected in zip(found.numpy(), np.exp(LOGITS), strict=True):
+        shares = np.bincount(row, minlength=3) / row.size
+        np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(row.size))
+    assert random.categorical(LOGITS, 3, dtype="int64", seed=1).dtype == "int64"
+    with pytest.raises(
+        ShapeError, match=r"categorical takes logits \(batch, classes\), not \(3,\)"
+    ):
+        random.categorical(LOGITS[0], 3)
+
+
+def test_shuffle_gives_every_order_equally_often() -> None:
+    orders: dict[tuple[int, ...], int] = {}
+    generator = random.SeedGenerator(2)
+    for _ in range(1200):
+        order = tuple(random.shuffle(np.arange(3), seed=generator).tolist())
+        orders[order] = orders.get(order, 0) + 1
+    assert len(orders) == 6
+    assert min(orders.values()) > 150
+    table = np.arange(12).reshape(3, 4)
+    columns = random.shuffle(table, axis=1, seed=3).numpy()
+    np.testing.assert_array_equal(np.sort(columns, 1), table)
+    assert not np.array_equal(columns, table)
+    np.testing.assert_array_equal(columns - columns[0], table - table[0])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.5])
+def test_gamma_has_its_moments(alpha: float) -> None:
+    x = random.gamma((20000,), alpha, seed=4).numpy().astype(np.float64)
+    assert x.min() >= 0
+    # Mean and variance are alpha; the logarithm, which small values move, has the mean digamma.
+    spread = 4 / np.sqrt(x.size)
+    assert abs(x.mean() - alpha) < spread * np.sqrt(alpha)
+    assert abs(x.var() / alpha - 1) < 8 * spread * np.sqrt(1 + 1 / alpha) / 4
+    step = 1e-5
+    digamma = (math.lgamma(alpha + step) - math.lgamma(alpha - step)) / (2 * step)
+    positive = x[x > 0]
+    assert abs(np.log(positive).mean() - digamma) < 4 * np.log(positive).std() / np.sqrt(x.size)
+
+
+def test_gamma_takes_a_parameter_for_each_number() -> None:
+    x = random.gamma((4000, 2), np.array([0.5, 9.0], np.float32), seed=4).numpy()
+    np.testing.assert_allclose(x.mean(0), [0.5, 9.0], rtol=0.06)
+    half = random.gamma((3,), 2.0, "float16", seed=1)
+    assert half.dtype == "float16"
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 5.0), (0.01, 0.01)])
+def test_beta_has_its_moments(a: float, b: float) -> None:
+    x = random.beta((20000,), a, b, seed=5).numpy().astype(np.float64)
+    mean, variance = a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
+    assert 0 <= x.min() <= x.max() <= 1
+    assert abs(x.mean() - mean) < 4 * np.sqrt(variance / x.size)
+    assert abs(x.var() / variance - 1) < 0.05
+    # Two draws, not one twice.
+    assert np.unique(x).size > x.size / 10 or a < 0.1
+
+
+def test_binomial_has_its_moments() -> None:
+    counts, chances = np.array([0.0, 1.0, 12.0], np.float32), np.array([0.5, 0.9, 0.25], "f")
+    x = random.binomial((20000, 3), counts, chances, seed=6).numpy().astype(np.float64)
+    np.testing.assert_array_equal(x, np.round(x))
+    variance = counts * chances * (1 - chances)
+    assert (np.abs(x.mean(0) - counts * chances) <= 4 * np.sqrt(variance / len(x))).all()
+    np.testing.assert_allclose(x.var(0), variance, rtol=0.06)
+    assert (x.max(0) <= counts).all()
+
+    @ot.function(input_signature=[ot.TensorSpec((None,), "float32")], fallback="error")
+    def step(counts: Any) -> Any:
+        return random.binomial((3,), counts, 0.5)
+
+    with pytest.raises(ShapeError, match="binomial needs counts that are known while tracing"):
+        step(counts)
+
+
+def test_dtypes_are_float32_by_default() -> None:
+    for draw in (random.uniform, random.normal, random.truncated_normal):
+        assert draw((2,), dtype=None, seed=0).dtype == "float32"

@@ -32,6 +32,9 @@ class Case:
         step: of the central differences.
         tolerance: relative and absolute.
         dynamic: whether the constants may be graph inputs.
+        opset: of the graph.
+        portable: whether ONNX Runtime computes the same; it may lack or refuse what ONNX has, and
+            draws other random numbers.
     """
 
     op: str
@@ -43,6 +46,8 @@ class Case:
     step: float = 1e-5
     tolerance: float = 1e-6
     dynamic: bool = True
+    opset: int = 21
+    portable: bool = True
 
     @property
     def id(self) -> str:

@@ -146,4 +146,13 @@ CASES: list[Case] = [
         step=0.1,
         tolerance=1e-5,
     ),
+    # The numbers must not decide how many there are: `limit` is well within a step.
+    *[
+        Case(
+            "Range",
+            [np.asarray(start), Fixed(np.asarray(limit)), np.asarray(delta)],
+            note=f"{start}:{limit}:{delta}",
+        )
+        for start, limit, delta in [(0.5, 4.1, 0.7), (1.0, -2.2, -0.5), (1.0, 0.0, 0.5)]
+    ],
 ]

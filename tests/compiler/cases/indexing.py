@@ -1,4 +1,4 @@
-"""Gathers, scatters and selections."""
+"""Gathers and selections."""
 
 from __future__ import annotations
 
@@ -48,35 +48,6 @@ def _gather_nd() -> list[Case]:
     ]
 
 
-def _scatter_elements() -> list[Case]:
-    data, updates = spread((3, 3)), spread((2, 2), seed=1)
-    distinct, repeated = ints([[0, 1], [2, -3]]), ints([[0, 0], [1, 1]])
-    cases = [
-        Case("ScatterElements", [data, distinct, updates], {"axis": axis}) for axis in (0, 1, -1)
-    ]
-    for places, note in ((distinct, "distinct"), (repeated, "repeated")):
-        attributes = {"axis": 1, "reduction": "add"}
-        cases.append(Case("ScatterElements", [data, places, updates], attributes, note=note))
-    return cases
-
-
-def _scatter_nd() -> list[Case]:
-    data = spread((3, 2, 2))
-    rows, elements = ints([[2], [0]]), ints([[0, 1, 1], [2, 0, -1]])
-    repeated = ints([[1], [1]])
-    return [
-        Case("ScatterND", [data, rows, spread((2, 2, 2), seed=1)], note="rows"),
-        Case("ScatterND", [data, elements, spread((2,), seed=1)], note="elements"),
-        Case("ScatterND", [data, rows, spread((2, 2, 2), seed=1)], {"reduction": "add"}),
-        Case(
-            "ScatterND",
-            [data, repeated, spread((2, 2, 2), seed=1)],
-            {"reduction": "add"},
-            note="repeated",
-        ),
-    ]
-
-
 def _one_hot() -> list[Case]:
     values = np.asarray([-0.5, 1.5])
     return [
@@ -103,12 +74,32 @@ def _top_k() -> list[Case]:
     ]
 
 
+def _compress() -> list[Case]:
+    x, condition = spread((3, 4)), np.asarray([True, False, True])
+    return [
+        *[Case("Compress", [x, condition], {"axis": axis}) for axis in (0, 1, -1)],
+        Case("Compress", [x, np.asarray([False, True, True, False, True])], note="flat"),
+        Case("Compress", [x, np.asarray([False, False])], {"axis": 0}, note="nothing"),
+    ]
+
+
+def _unique() -> list[Case]:
+    """Equal elements would part when one of them is moved: they are in `test_conventions.py`."""
+    x = spread((3, 4))
+    return [
+        *[Case("Unique", [x], {"sorted": sorted_}, outputs=2) for sorted_ in (0, 1)],
+        Case("Unique", [x]),
+        *[Case("Unique", [x], {"axis": axis}, outputs=4) for axis in (0, 1, -1)],
+        Case("Unique", [spread((2, 2, 3))], {"axis": 1}),
+    ]
+
+
 CASES: list[Case] = [
     *_gather(),
     *_gather_elements(),
     *_gather_nd(),
-    *_scatter_elements(),
-    *_scatter_nd(),
     *_one_hot(),
     *_top_k(),
+    *_compress(),
+    *_unique(),
 ]

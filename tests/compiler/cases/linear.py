@@ -1,8 +1,10 @@
-"""Matrix products."""
+"""Matrix products and determinants."""
 
 from __future__ import annotations
 
 from itertools import cycle, product
+
+import numpy as np
 
 from tests.compiler.cases.case import Case
 from tests.compiler.graphs import spread
@@ -72,4 +74,8 @@ CASES: list[Case] = [
     Case("Gemm", [spread((2, 3)), spread((3, 4)), spread((4,))], note="no attributes"),
     Case("Gemm", [spread((2, 3)), spread((3, 4)), spread((4,))], {"beta": 0.0}),
     Case("Gemm", [spread((0, 3)), spread((3, 4)), spread((4,))], note="empty batch"),
+    *[Case("Det", [spread(shape)]) for shape in [(1, 1), (2, 2), (3, 3), (2, 1, 3, 3), (4, 4)]],
+    Case("Det", [np.asarray([[1.0, 2.0], [2.0, 4.0]])], note="singular"),
+    Case("Det", [np.outer([1.0, -1.0, 2.0], [0.5, 1.0, 3.0])], note="of rank 1"),
+    Case("Det", [spread((0, 2, 2))], note="no matrices"),
 ]

@@ -1,4 +1,4 @@
-"""Reductions and cumulative sums."""
+"""Reductions, cumulative sums and products."""
 
 from __future__ import annotations
 
@@ -41,19 +41,53 @@ def _cases() -> list[Case]:
     return cases
 
 
+#: No, one, two and three zeros among the factors of a row.
+FACTORS = np.asarray([[0.5, -2.0, 1.5], [0.5, 0.0, 1.5], [0.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
+
+
 def _prod() -> list[Case]:
-    """No, one and two zeros among the factors of a row."""
-    x = np.asarray([[0.5, -2.0, 1.5], [0.5, 0.0, 1.5], [0.0, -2.0, 0.0]])
-    # Second derivatives at two zeros: the rule is exact to the first order only.
-    return [
-        Case("ReduceProd", [x, np.asarray([1])], {"keepdims": keepdims}, note="zeros", smooth=False)
+    cases = [
+        Case(
+            "ReduceProd",
+            [FACTORS, *axes],
+            {"keepdims": keepdims},
+            note=f"zeros, axes={[a.tolist() for a in axes]}",
+        )
+        for axes in ([], [np.asarray([0])], [np.asarray([1])])
         for keepdims in (0, 1)
     ]
+    cases += [
+        Case("ReduceProd", [spread(shape, -1.4, 1.5), np.asarray([0])], note="of many or few")
+        for shape in [(7, 2), (8, 1), (1, 3), (0, 2), (2, 0)]
+    ]
+    return cases
+
+
+def _cumprod() -> list[Case]:
+    directions = list(product((0, 1), (0, 1)))
+    cases = [
+        Case(
+            "CumProd",
+            [x, np.asarray(axis)],
+            {"exclusive": exclusive, "reverse": reverse},
+            note=f"axis={axis}",
+            dynamic=False,
+            opset=26,
+        )
+        for x, axis in ((spread((3, 4)), 0), (spread((3, 4)), -1), (FACTORS, 1))
+        for exclusive, reverse in directions
+    ]
+    cases += [
+        Case("CumProd", [spread(s), np.asarray(0)], note="axis=0", dynamic=False, opset=26)
+        for s in [(1,), (9, 2), (0, 2)]
+    ]
+    return cases
 
 
 CASES: list[Case] = [
     *_cases(),
     *_prod(),
+    *_cumprod(),
     *[Case(op, [spread((), low, high)], note="scalar") for op, (low, high) in RANGES.items()],
     *[
         Case(op, [spread((0, 3)), np.asarray([0])], note="empty")

@@ -181,4 +181,13 @@ CASES: list[Case] = [
         for upper in (0, 1)
     ],
     Case("Trilu", [spread((3, 3))]),
+    *[
+        Case(
+            "ReverseSequence",
+            [spread(shape), ints(lengths)],
+            {"batch_axis": batch_axis, "time_axis": 1 - batch_axis},
+        )
+        for shape, lengths, batch_axis in [((4, 3), [1, 4, 2], 1), ((2, 4, 2), [3, 4], 0)]
+    ],
+    Case("ReverseSequence", [spread((3, 2)), ints([2, 3])], note="default axes"),
 ]

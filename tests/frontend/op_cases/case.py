@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +65,7 @@ class Case:
         tolerance: relative, and absolute for values around 1; default by dtype.
         step: of the central differences.
         note: tells the cases of an operation apart.
+        compiled: whether it runs in a compiled step, too.
     """
 
     op: str
@@ -75,6 +77,7 @@ class Case:
     tolerance: float | None = None
     step: float = 1e-5
     note: str = ""
+    compiled: bool = True
 
     @property
     def id(self) -> str:
@@ -103,6 +106,22 @@ class Case:
         queue = iter(arrays)
         result = self.oracle(*self.map(lambda _: next(queue)), **self.kwargs)
         return [np.asarray(r) for r in (result if isinstance(result, list) else [result])]
+
+
+def few_compiled(cases: Iterable[Case]) -> list[Case]:
+    """The cases, of which few run compiled, which takes most of the time: the first of each
+    operation, and the first with gradients.
+
+    The others differ in dtypes and options, which choose other kernels, but no other way through
+    the compiler.
+    """
+    found, seen, smooth = [], Counter[str](), Counter[str]()
+    for case in cases:
+        compiled = seen[case.op] < 2 or (case.gradient and smooth[case.op] < 1)
+        seen[case.op] += 1
+        smooth[case.op] += case.gradient
+        found.append(replace(case, compiled=compiled))
+    return found
 
 
 def _shown(arg: Any) -> str:

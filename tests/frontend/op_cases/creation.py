@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frontend.op_cases.case import Case, fixed, given, integers, sample
+from tests.frontend.op_cases.case import Case, few_compiled, fixed, given, integers, sample
 
 FLOAT32 = np.dtype("float32")
 
@@ -73,6 +73,54 @@ def ranges() -> Iterator[Case]:
     yield Case("eye", [2], np.eye, {"dtype": "int64"}, dtype="int64")
 
 
+def spaces() -> Iterator[Case]:
+    low, high = fixed([1.0, 2.0], "float32"), fixed([[3.0], [5.0]], "float32")
+    for name, oracle in (
+        ("linspace", np.linspace),
+        ("logspace", np.logspace),
+        ("geomspace", np.geomspace),
+    ):
+        for endpoint in (True, False):
+            options = {"endpoint": endpoint}
+            yield Case(name, [1, 3.0, 5], oracle, options, dtype="float32")
+            yield Case(name, [low, high, 4], oracle, options, gradient=True, tolerance=1e-5)
+        yield Case(name, [low, 6.0, 3], oracle, {"axis": 1}, tolerance=1e-5)
+        whole = {"dtype": "int32"}
+        yield Case(name, [1, 9, 3], oracle, whole, dtype="int32")
+        yield Case(
+            name, [fixed(1.0, "float32"), 9, 3], oracle, {"dtype": "float64"}, dtype="float64"
+        )
+    yield Case("logspace", [0, 3, 4], np.logspace, {"base": 2.0}, dtype="float32")
+    both = lambda *args, retstep: list(np.linspace(*args, retstep=True))  # noqa: E731
+    yield Case("linspace", [low, high, 4], both, {"retstep": True})
+    yield Case("linspace", [low, 6.0, 0], np.linspace)
+    yield Case("linspace", [low, 6.0, 1], np.linspace, note="one")
+
+
+def copies() -> Iterator[Case]:
+    x = given(sample((2, 3)), "float32")
+    yield Case("copy", [x], _same, gradient=True)
+    yield Case("copy", [given([1, 2], "int64")], _same)
+    yield Case("array", [x], _same, gradient=True)
+    yield Case("array", [[1, 2]], lambda x, dtype: np.array(x), {"dtype": "int64"}, dtype="int64")
+    yield Case("empty", [(2, 3)], _filled(0), dtype="float32")
+    yield Case("empty", [(2,), "int32"], _filled(0), dtype="int32")
+    yield Case("empty_like", [x], _like(0))
+    yield Case("empty_like", [x], _like(0), {"dtype": "int32"}, dtype="int32")
+
+
+def _multi_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None) -> Any:
+    return _one_hot(x, num_classes, axis).max(1 if np.ndim(x) > 1 else 0)
+
+
+def multi_hot() -> Iterator[Case]:
+    rows = given([[0, 2, 2], [1, 9, -1]], "int32")
+    yield Case("multi_hot", [rows, 4], _multi_hot, dtype="float32")
+    yield Case("multi_hot", [fixed([2, 0], "int64"), 3], _multi_hot, dtype="float32")
+    for dtype in ("int32", "bool", "float16"):
+        yield Case("multi_hot", [rows, 3], _multi_hot, {"dtype": dtype}, dtype=dtype)
+
+
 def _one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None) -> Any:
     hot = np.asarray(x)[..., None] == np.arange(num_classes)
     return np.moveaxis(hot, -1, axis)
@@ -120,4 +168,12 @@ def conversions() -> Iterator[Case]:
     yield Case("stop_gradient", [given([1, 2], "int32")], _same)
 
 
-CASES = [*filled(), *ranges(), *one_hot(), *conversions()]
+CASES = [
+    *filled(),
+    *ranges(),
+    *few_compiled(spaces()),
+    *one_hot(),
+    *few_compiled(multi_hot()),
+    *conversions(),
+    *copies(),
+]

@@ -100,7 +100,8 @@ def scatter_update() -> Iterator[Case]:
 
 def getitem() -> Iterator[Case]:
     key = (slice(None), slice(3, 0, -2), None, -1)
-    yield Case("getitem", [X, key], lambda x, key: x[key], gradient=True)
+    for name in ("getitem", "get_item"):
+        yield Case(name, [X, key], lambda x, key: x[key], gradient=True)
 
 
 CASES = [*take(), *take_along_axis(), *scatter_update(), *getitem()]

@@ -90,6 +90,17 @@ def products() -> Iterator[Case]:
     )
 
 
+def sums_of_products() -> Iterator[Case]:
+    for left, right in (((3,), (3,)), ((2, 3), (4, 3)), ((2, 3), (3,)), ((), (3,))):
+        first = batched(left) if len(left) > 1 else f32(left)
+        yield Case("inner", [first, f32(right, 1)], np.inner, gradient=True)
+    for left, right in (((3,), (3,)), ((2, 3), (2, 3)), ((), ())):
+        yield Case("vdot", [f32(left), f32(right, 1)], np.vdot, gradient=True)
+    for name in ("inner", "vdot"):
+        pair = [fixed([1, 2], "int32"), fixed([3, 4], "int64")]
+        yield Case(name, pair, getattr(np, name), dtype="int64")
+
+
 def einsum() -> Iterator[Case]:
     for subscripts, left, right in (
         ("ij,jk->ik", (2, 3), (3, 4)),
@@ -102,7 +113,9 @@ def einsum() -> Iterator[Case]:
     ):
         same = left[:1] == right[:1]
         y = given(sample(right, seed=1), "float32") if same else f32(right, 1)
-        yield Case("einsum", [subscripts, batched(left), y], np.einsum, note=subscripts)
+        yield Case(
+            "einsum", [subscripts, batched(left), y], np.einsum, note=subscripts, gradient=True
+        )
     yield Case("einsum", ["ij->ji", batched((2, 3))], np.einsum, note="transpose")
     yield Case("einsum", ["ii->i", f32((3, 3))], np.einsum, note="diagonal")
     yield Case("einsum", ["ij->j", batched((2, 3))], np.einsum, note="sum")
@@ -111,4 +124,4 @@ def einsum() -> Iterator[Case]:
         yield Case("einsum", ["ij,jk->ik", *pair], np.einsum)
 
 
-CASES = [*matmul(), *products(), *einsum()]
+CASES = [*matmul(), *products(), *sums_of_products(), *einsum()]

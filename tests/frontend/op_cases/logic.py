@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.frontend.op_cases.case import Case, booleans, fixed, given, integers, sample
+from tests.frontend.op_cases.case import (
+    Case,
+    booleans,
+    few_compiled,
+    fixed,
+    given,
+    integers,
+    sample,
+)
 
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
@@ -76,4 +84,58 @@ def where() -> Iterator[Case]:
     yield Case("where", [given([False, True]), nan, 5.0], _where, dtype="float32", note="NaN")
 
 
-CASES = [*comparisons(), *logic(), *finiteness(), *where()]
+def closeness() -> Iterator[Case]:
+    inf, nan = np.inf, np.nan
+    x = [1.0, 1.0, inf, inf, inf, -inf, nan, 1.0, 0.0, 100.0]
+    y = [1.0, 1.1, inf, -inf, 1.0, 1.0, nan, inf, 1e-9, 100.0005]
+    for options in ({}, {"equal_nan": True}, {"rtol": 0.2}, {"atol": 0.2, "rtol": 0.0}):
+        pair = [given(x, "float32"), given(y, "float32")]
+        yield Case("isclose", pair, np.isclose, options, dtype="bool")
+    yield Case("isclose", [given([1, 2], "int32"), 2], np.isclose, dtype="bool")
+    for values in ([1.0, 2.0], [1.0, 2.1], [nan, 2.0]):
+        pair = [fixed(values, "float32"), fixed([1.0, 2.0], "float32")]
+        yield Case("allclose", pair, np.allclose, dtype="bool", note=str(values))
+    for name in ("isposinf", "isneginf"):
+        for dtype in ("float32", "float16", "float64"):
+            yield Case(name, [given([inf, -inf, nan, 1.0], dtype)], getattr(np, name), dtype="bool")
+        yield Case(name, [given([1, 2], "int32")], lambda x: x > 9, dtype="bool")
+    members = [given([[1, 2], [3, 4]], "int32"), fixed([4, 1, 9], "int32")]
+    yield Case("isin", members, np.isin, dtype="bool")
+    yield Case("isin", members, np.isin, {"invert": True}, dtype="bool")
+    yield Case("isin", [given([0.5, 1.0], "float32"), [1, 2]], np.isin, dtype="bool")
+    yield Case("isin", [members[0], np.zeros(0, "int32")], np.isin, dtype="bool", note="none")
+
+
+def shifts() -> Iterator[Case]:
+    for dtype in ("int8", "int32", "int64", "uint8", "uint32", "uint64"):
+        low = np.iinfo(dtype).min
+        x = given([low, 0, 1, 5, np.iinfo(dtype).max], dtype)
+        for names, oracle in (
+            (("left_shift", "bitwise_left_shift"), np.left_shift),
+            (("right_shift", "bitwise_right_shift"), np.right_shift),
+        ):
+            places = given([1, 3, 0, 2, 4], dtype)
+            yield Case(names[dtype == "int32"], [x, places], oracle)
+            yield Case(names[dtype == "int64"], [x, 3], oracle)
+    for dtype in ("int8", "uint8", "int32", "bool"):
+        yield Case("bitwise_invert", [given([0, 1], dtype)], np.invert)
+
+
+def selection() -> Iterator[Case]:
+    x = given(sample((3, 4)), "float32")
+
+    conditions = [given(x.array > 1), given(x.array > 0)]
+    doubled = given(x.array * 2, "float32")
+    yield Case("select", [conditions, [x, doubled], 0.5], np.select, dtype="float32", gradient=True)
+    yield Case("select", [conditions, [x, 3]], np.select, dtype="float32", note="number")
+    whole = [given([1, 2, 3], "int32")]
+    yield Case("select", [[given([True, False, True])], whole], np.select, dtype="int32")
+
+
+CASES = [
+    *few_compiled([*closeness(), *shifts(), *selection()]),
+    *comparisons(),
+    *logic(),
+    *finiteness(),
+    *where(),
+]

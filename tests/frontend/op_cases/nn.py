@@ -49,13 +49,34 @@ def _log_softmax(x: Any, axis: int = -1) -> Any:
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
 
+def _glu(x: Any, axis: int = -1) -> Any:
+    values, gates = np.split(x, 2, axis)
+    return values * _sigmoid(gates)
+
+
+def _sparsemax(x: Any, axis: int = -1) -> Any:
+    """By bisection of tau, at which max(x - tau, 0) sums up to 1."""
+    low, high = x.max(axis, keepdims=True) - 1, x.max(axis, keepdims=True)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = np.maximum(x - middle, 0).sum(axis, keepdims=True) > 1
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.maximum(x - low, 0)
+
+
+def _soft_shrink(x: Any, threshold: float = 0.5) -> Any:
+    return np.sign(x) * np.maximum(np.abs(x) - threshold, 0)
+
+
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "celu": lambda x: np.maximum(x, 0) + np.minimum(0, np.expm1(x)),
     "elu": _elu,
     "gelu": _gelu,
+    "hard_shrink": lambda x, threshold=0.5: np.where(np.abs(x) > threshold, x, 0),
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": lambda x: x * _hard_sigmoid(x),
     "hard_swish": lambda x: x * _hard_sigmoid(x),
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
     "log_sigmoid": lambda x: -_softplus(-x),
     "mish": lambda x: x * np.tanh(_softplus(x)),
@@ -64,9 +85,14 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "selu": _selu,
     "sigmoid": _sigmoid,
     "silu": lambda x: x * _sigmoid(x),
+    "soft_shrink": _soft_shrink,
     "softplus": _softplus,
     "softsign": lambda x: x / (1 + np.abs(x)),
+    "sparse_plus": lambda x: np.where(x < 1, np.maximum(x + 1, 0) ** 2 / 4, x),
+    "sparse_sigmoid": lambda x: np.clip((x + 1) / 2, 0, 1),
+    "squareplus": lambda x, b=4: (x + np.sqrt(x**2 + b)) / 2,
     "swish": lambda x: x * _sigmoid(x),
+    "tanh_shrink": lambda x: x - np.tanh(x),
 }
 
 #: celu has float32 only; of the others, ONNX Runtime has these in float64.
@@ -100,6 +126,24 @@ def activations() -> Iterator[Case]:
         lambda x, a: np.maximum(x, 0) + np.minimum(0, a * np.expm1(x / a)),
         gradient=True,
     )
+
+
+def gated() -> Iterator[Case]:
+    x = given(sample((2, 3, 4)), "float32")
+    for axis in (-1, 2):
+        yield Case("glu", [x], _glu, {"axis": axis}, gradient=axis == -1)
+    yield Case("glu", [given(sample((3, 4)), "float64"), 1], _glu, tolerance=1e-7)
+    for name in ("hard_shrink", "soft_shrink"):
+        yield Case(name, [x, 1.25], ACTIVATIONS[name], gradient=True)
+    yield Case("squareplus", [x, 0.5], ACTIVATIONS["squareplus"], gradient=True)
+    cut = lambda x, limit, value: np.where(x > limit, x, value)  # noqa: E731
+    yield Case("threshold", [x, 0.25, -7.0], cut, gradient=True)
+    yield Case("threshold", [given([1, 5, 3], "int32"), 2, 0], cut)
+    for axis in (-1, 1):
+        wide = given(sample((2, 5, 4), -1.0, 1.5), "float32")
+        yield Case("sparsemax", [wide], _sparsemax, {"axis": axis}, gradient=axis == -1)
+    ties = given([[1.0, 1.0, 0.0], [5.0, 0.0, 0.0], [0.3, 0.3, 0.3]], "float32")
+    yield Case("sparsemax", [ties], _sparsemax, note="ties")
 
 
 def softmaxes() -> Iterator[Case]:
@@ -179,4 +223,4 @@ def losses() -> Iterator[Case]:
     yield Case("binary_crossentropy", sure, lambda t, p: certain, note="certain", tolerance=1e-6)
 
 
-CASES = [*activations(), *softmaxes(), *losses()]
+CASES = [*activations(), *gated(), *softmaxes(), *losses()]

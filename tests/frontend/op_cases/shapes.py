@@ -158,7 +158,7 @@ def padding() -> Iterator[Case]:
     x = given(sample((3, 4)), "float32")
     for width in (1, (1, 2), ((0, 0), (2, 1)), ((1, 0), (0, 3)), 0):
         yield Case("pad", [x, width], oracle, gradient=True, note=str(width))
-    for mode in ("reflect", "edge"):
+    for mode in ("reflect", "edge", "symmetric", "wrap"):
         yield Case("pad", [x, ((2, 1), (0, 3)), mode], oracle, gradient=True, note=mode)
     yield Case("pad", [x, 1], oracle, {"constant_values": 2.5}, gradient=True)
     for z in typed((2, 2)):

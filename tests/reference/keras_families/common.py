@@ -37,7 +37,11 @@ def gradients(
         for source in sources:
             tape.watch(source)
         target = function()
-    return [None if g is None else numpy(g) for g in tape.gradient(target, list(sources))]
+    found = tape.gradient(target, list(sources))
+    if k.__name__ == "keras":
+        # Gradients of tables come as slices.
+        found = [None if g is None else tensorflow.convert_to_tensor(g) for g in found]
+    return [None if g is None else numpy(g) for g in found]
 
 
 def fill(layer: Any, seed: int) -> None:

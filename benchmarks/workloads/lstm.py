@@ -1,0 +1,209 @@
+"""A language model: embedding 64, LSTM 128, softmax over 96 characters; 64 steps, batch 32, Adam.
+
+Half of the arithmetic is one step after the other, in products too small to keep two cores busy.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from benchmarks.workloads import Problem, Step, Workload
+from benchmarks.workloads.mlp import _jax_adam
+
+BATCH, STEPS = 32, 64
+VOCABULARY, EMBEDDING, UNITS = 96, 64, 128
+LEARNING_RATE = 1e-3
+EPSILON = 1e-7
+
+
+def problem() -> Problem:
+    """Uniform weights, and batches of characters each of which tells much about the next."""
+    random = np.random.default_rng(0)
+
+    def uniform(rows: int, columns: int) -> NDArray[np.float32]:
+        limit = np.sqrt(6 / (rows + columns))
+        return random.uniform(-limit, limit, (rows, columns)).astype(np.float32)
+
+    forget_one = np.zeros((4, UNITS), np.float32)
+    forget_one[1] = 1
+    weights = [
+        uniform(VOCABULARY, EMBEDDING),
+        uniform(EMBEDDING, 4 * UNITS),
+        uniform(UNITS, 4 * UNITS),
+        forget_one.reshape(-1),
+        uniform(UNITS, VOCABULARY),
+        np.zeros(VOCABULARY, np.float32),
+    ]
+    successors = random.integers(0, VOCABULARY, (VOCABULARY, 4))
+    batches = []
+    for _ in range(32):
+        text = np.empty((BATCH, STEPS + 1), np.int64)
+        text[:, 0] = random.integers(0, VOCABULARY, BATCH)
+        for t in range(STEPS):
+            text[:, t + 1] = successors[text[:, t], random.integers(0, 4, BATCH)]
+        batches.append((np.ascontiguousarray(text[:, :-1]), np.ascontiguousarray(text[:, 1:])))
+    return Problem(weights, batches)
+
+
+def _endless(problem: Problem, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The batches again and again in the dtype `dtype`, converted beforehand."""
+    return itertools.cycle([(x.astype(dtype), y.astype(dtype)) for x, y in problem.batches])
+
+
+def build_onnxtape(problem: Problem) -> Step:
+    """`onnxtape.function` around a `GradientTape`."""
+    import onnxtape as ot
+
+    batches = _endless(problem, np.int64)
+    model = ot.Sequential(
+        [
+            ot.Input((STEPS,), dtype="int64"),
+            ot.layers.Embedding(VOCABULARY, EMBEDDING),
+            ot.layers.LSTM(UNITS, return_sequences=True),
+            ot.layers.Dense(VOCABULARY),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+
+    def train(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = ot.function(train, fallback="error")
+    return lambda: float(compiled(*next(batches)))
+
+
+def build_torch(problem: Problem) -> Step:
+    """PyTorch's fused `nn.LSTM` and fused Adam; its second bias vector is zero and stays so."""
+    import torch
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(VOCABULARY, EMBEDDING)
+            self.lstm = nn.LSTM(EMBEDDING, UNITS, batch_first=True)
+            self.head = nn.Linear(UNITS, VOCABULARY)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.lstm(self.embedding(x))[0])
+            return logits
+
+    batches = _endless(problem, np.int64)
+    model = Model()
+    embedding, kernel, recurrent, bias, head, head_bias = problem.weights
+    # PyTorch has Keras's order of gates.
+    values = [embedding, kernel.T, recurrent.T, bias, np.zeros_like(bias), head.T, head_bias]
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values, strict=True):
+            parameter.copy_(torch.from_numpy(value.copy()))
+    model.lstm.bias_hh_l0.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, eps=EPSILON, fused=True)
+
+    def step() -> float:
+        x, y = next(batches)
+        optimizer.zero_grad()
+        logits = model(torch.from_numpy(x))
+        loss = nn.functional.cross_entropy(
+            logits.view(-1, VOCABULARY), torch.from_numpy(y).view(-1)
+        )
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def build_jax(problem: Problem) -> Step:
+    """`jax.jit` of the whole step, `lax.scan` over time, donated weights and optimizer state."""
+    import jax
+    import jax.numpy as jnp
+
+    batches = _endless(problem, np.int32)
+    init, update = _jax_adam()
+
+    def forward(weights: Any, x: Any, y: Any) -> Any:
+        embedding, kernel, recurrent, bias, head, head_bias = weights
+        inputs = jnp.swapaxes(embedding[x], 0, 1) @ kernel + bias
+
+        def one(states: Any, zx: Any) -> Any:
+            h, c = states
+            i, f, new, o = jnp.split(zx + h @ recurrent, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(new)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((x.shape[0], UNITS), inputs.dtype)
+        _, outputs = jax.lax.scan(one, (zeros, zeros), inputs)
+        log_p = jax.nn.log_softmax(jnp.swapaxes(outputs, 0, 1) @ head + head_bias)
+        return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
+
+    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
+        loss, grads = jax.value_and_grad(forward)(weights, x, y)
+        return loss, *update(grads, state, weights)
+
+    compiled = jax.jit(train, donate_argnums=(0, 1))
+    weights = [jnp.array(value) for value in problem.weights]
+    state = init(weights)
+
+    def step() -> float:
+        nonlocal weights, state
+        loss, weights, state = compiled(weights, state, *next(batches))
+        return float(loss)
+
+    return step
+
+
+def build_tensorflow(problem: Problem) -> Step:
+    """Keras layers in a `tf.function`."""
+    import keras
+    import tensorflow as tf
+
+    batches = _endless(problem, np.int64)
+    model = keras.Sequential(
+        [
+            keras.Input((STEPS,), dtype="int64"),
+            keras.layers.Embedding(VOCABULARY, EMBEDDING),
+            keras.layers.LSTM(UNITS, return_sequences=True),
+            keras.layers.Dense(VOCABULARY),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def train(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return lambda: float(train(*map(tf.constant, next(batches))))
+
+
+WORKLOAD = Workload(
+    title=(
+        f"language model: embedding {EMBEDDING}, LSTM {UNITS}, vocabulary {VOCABULARY}, "
+        f"{STEPS} steps, batch {BATCH}, Adam"
+    ),
+    steps=50,
+    problem=problem,
+    builders={
+        "onnxtape": build_onnxtape,
+        "torch": build_torch,
+        "jax": build_jax,
+        "tensorflow": build_tensorflow,
+    },
+)

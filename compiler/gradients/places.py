@@ -1,0 +1,56 @@
+"""Masks and positions that several families need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxtape.compiler.builder import Builder
+
+B = Builder[Any]
+
+
+def positions(b: B, x: Any, axis: int) -> Any:
+    """0, 1, 2, ... along `axis` (counted from the front) of x: an int64 vector."""
+    size = b.dim(x, axis)
+    if isinstance(size, int):
+        return b.constant(np.arange(size, dtype=np.int64))
+    end = b.op("Squeeze", b.dim_tensor(x, axis), [0])
+    return b.op("Range", b.constant(np.int64(0)), end, b.constant(np.int64(1)))
+
+
+def along(b: B, vector: Any, axis: int, rank: int) -> Any:
+    """The vector as a tensor of that rank, with size 1 but for `axis`."""
+    others = [i for i in range(rank) if i != axis]
+    return b.op("Unsqueeze", vector, others) if others else vector
+
+
+def compare_positions(
+    b: B, op_type: str, x: Any, axis: int, axes: tuple[int, int], rank: int
+) -> Any:
+    """A comparison of the positions along two axes, both as long as `axis` of x.
+
+    A boolean tensor of that rank, with size 1 but for those two axes.
+    """
+    numbers = positions(b, x, axis)
+    return b.op(op_type, *(along(b, numbers, i, rank) for i in axes))
+
+
+def identity_mask(b: B, x: Any, axis: int, axes: tuple[int, int], rank: int) -> Any:
+    """Whether the positions along two axes are equal; see `compare_positions`."""
+    return compare_positions(b, "Equal", x, axis, axes, rank)
+
+
+def scatter_add(
+    b: B, op_type: str, zeros: Any, places: Any, updates: Any, **attributes: Any
+) -> Any:
+    """ScatterElements or ScatterND that adds; in float32 where the numbers have 16 bits.
+
+    ONNX Runtime's CPU kernels add no such numbers, and sums of many of them would lose digits.
+    """
+    dtype, wide = b.dtype(updates), np.dtype(np.float32)
+    if dtype.itemsize >= wide.itemsize:
+        return b.op(op_type, zeros, places, updates, reduction="add", **attributes)
+    zeros, updates = b.cast(zeros, wide), b.cast(updates, wide)
+    return b.cast(b.op(op_type, zeros, places, updates, reduction="add", **attributes), dtype)

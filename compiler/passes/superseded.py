@@ -1,0 +1,29 @@
+"""Forward operators that their own gradients compute again."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxtape.compiler.graph_builder import SUPERSEDED
+from onnxtape.compiler.passes import GraphPass
+
+
+class UseSuperseding(GraphPass):
+    """Puts values that gradient rules computed again in the place of the original ones.
+
+    The original operators are dead code then, and their results the backward pass's own.
+    """
+
+    def run(self, model: ir.Model) -> bool:
+        graph = model.graph
+        superseded: dict[ir.Value, ir.Value] = graph.meta.pop(SUPERSEDED, {})
+        for old, new in superseded.items():
+            if new.is_graph_output():
+                continue
+            if old.is_graph_output():
+                old.name, new.name = new.name, old.name
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        if superseded:
+            # What uses them came before what makes them now.
+            graph.sort()
+        return bool(superseded)

@@ -1,0 +1,104 @@
+"""How far a training has come: kept in the state's file, so that it can go on to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxtape.runtime.checkpoint import load_state, read_metadata, save_state
+from onnxtape.runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from onnxtape.runtime import Manifest, TrainingSession
+
+_KEY = "onnxtape.train"
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a training stands, and what decides how it goes on.
+
+    Attributes:
+        samples: how many there are to train on.
+        epoch: complete epochs.
+        batch: complete batches of the next one.
+        sums: of the results that are averaged over an epoch, as [weighted sum, weight].
+    """
+
+    seed: int
+    batch_size: int
+    shuffle: bool
+    samples: int
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+
+    def order(self) -> NDArray[Any]:
+        """The order of the samples in the present epoch."""
+        if not self.shuffle:
+            return np.arange(self.samples)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+
+    def save(self, path: Path, session: TrainingSession) -> None:
+        """Write the state and the position to one file, whole or not at all."""
+        metadata = {"producer": session.manifest.producer, _KEY: json.dumps(asdict(self))}
+        save_state(path, session.state_dict(), metadata)
+
+    @classmethod
+    def restore(cls, path: Path, session: TrainingSession) -> Position:
+        """Read both back; the session takes the state.
+
+        Raises:
+            CheckpointError: it is no such file, or that of another artifact.
+        """
+        state = load_state(path)
+        written = read_metadata(path).get(_KEY)
+        if written is None:
+            raise CheckpointError(f"{path} was not written by `onnxtape train`")
+        try:
+            position = cls(**json.loads(written))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} does not say how far the training was") from error
+        session.load_state_dict(state)
+        return position
+
+
+class Averages:
+    """The results of an epoch: means over samples, or metrics that the step itself accumulates.
+
+    Args:
+        manifest: a result is a metric if the state has metrics and it is no loss.
+        sums: what has been added up before.
+    """
+
+    def __init__(
+        self,
+        names: Collection[str],
+        manifest: Manifest,
+        sums: dict[str, list[float]] | None = None,
+    ) -> None:
+        accumulates = any(entry.role == "metric" for entry in manifest.state)
+        self._metrics = {name for name in names if accumulates and not name.endswith("loss")}
+        self._names = list(names)
+        self.sums: dict[str, list[float]] = {} if sums is None else sums
+
+    def add(self, results: Mapping[str, NDArray[Any]], count: int) -> None:
+        """Take the results of a batch of `count` samples into account."""
+        for name in self._names:
+            value = float(results[name])
+            total = self.sums.setdefault(name, [0.0, 0.0])
+            if name in self._metrics:
+                total[:] = [value, 1.0]
+            else:
+                total[:] = [total[0] + value * count, total[1] + count]
+
+    def results(self) -> dict[str, float]:
+        """The results of all batches so far."""
+        return {name: total / weight for name, (total, weight) in self.sums.items()}

@@ -1,0 +1,212 @@
+"""Where a model's weights come from: what its exporter has noted, and which are the same one."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxtape.interop.graph import Node
+
+# The keys under which torch.onnx.export (dynamo) and onnxscript's optimizer note it.
+_SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
+_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
+_FOLDED = "pkg.onnxscript.optimizer.folded_from"
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """What an exporter has noted about initializers; empty where it notes nothing.
+
+    Attributes:
+        parameters: the names of the framework's parameters.
+        kinds: for initializers, "PARAMETER" or "BUFFER".
+        folded: for initializers that the exporter has computed, of which values.
+        computed: initializers that, where nothing is noted, look as if they were no parameters.
+    """
+
+    parameters: frozenset[str] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Origins:
+        """Read the notes."""
+        noted = {p.key: p.value for p in model.graph.metadata_props}
+        kinds: dict[str, str] = {}
+        folded: dict[str, tuple[str, ...]] = {}
+        for value in model.graph.value_info:
+            notes = {p.key: p.value for p in value.metadata_props}
+            if _KIND in notes:
+                kinds[value.name] = notes[_KIND]
+            if _FOLDED in notes:
+                folded[value.name] = _names(notes[_FOLDED])
+        parameters = re.findall(r": PARAMETER target='([^']+)'", noted.get(_SIGNATURE, ""))
+        computed: frozenset[str] = frozenset()
+        if not (parameters or kinds) and model.producer_name == "pytorch":
+            computed = frozenset(_computed(model.graph, folded))
+        return cls(frozenset(parameters), kinds, folded, computed)
+
+    def of_parameters(self, name: str) -> tuple[str, ...]:
+        """The parameters that an initializer holds, itself aside."""
+        return tuple(n for n in self.folded.get(name, ()) if n in self.parameters)
+
+    def is_parameter(self, name: str) -> bool | None:
+        """Whether an initializer is trained by the framework; None where nothing is noted."""
+        if not self.parameters:
+            return False if name in self.computed else None
+        parts = self.folded.get(name)
+        if parts:
+            return bool(self.of_parameters(name))
+        return self.kinds.get(name, "PARAMETER" if name in self.parameters else "") == "PARAMETER"
+
+
+def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Initializers that are no parameters, as far as names and uses tell.
+
+    Below opset 18 torch.onnx.export (dynamo) drops its notes on parameters. What it has computed
+    has the name of an operation; it is a parameter in another form where it is noted to come from
+    one, or else where it multiplies as a matrix or a kernel does, or scales channels. Well-known
+    buffers have well-known names.
+    """
+    if not all(node.name.startswith("node_") for node in graph.node):
+        return
+    uses: dict[str, list[tuple[str, int]]] = {}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            uses.setdefault(name, []).append((node.op_type, i))
+    for tensor in graph.initializer:
+        dims = list(tensor.dims)
+        if _is_buffer(tensor.name):
+            yield tensor.name
+        elif tensor.name in folded:
+            if not any(_is_parameter(part) for part in folded[tensor.name]):
+                yield tensor.name
+        elif _COMPUTED.fullmatch(tensor.name) and not any(
+            _as_a_weight(use, dims) for use in uses.get(tensor.name, [])
+        ):
+            yield tensor.name
+
+
+def _is_buffer(name: str) -> bool:
+    return name.rpartition(".")[2] in _BUFFERS
+
+
+def _is_parameter(name: str) -> bool:
+    return not _COMPUTED.fullmatch(name) and not _is_buffer(name)
+
+
+def _as_a_weight(use: tuple[str, int], dims: Sequence[int]) -> bool:
+    """Whether a use, an operator and the input's number, is one that weights have."""
+    op_type, index = use
+    if op_type in ("MatMul", "Gemm"):
+        return len(dims) == 2
+    if op_type in ("Add", "Mul"):
+        return len(dims) > 1 and set(dims[1:]) == {1}
+    return op_type in _KERNELS and index > 0
+
+
+_BUFFERS = frozenset(("inv_freq", "original_inv_freq", "running_mean", "running_var"))
+_KERNELS = frozenset(("Conv", "ConvTranspose", "GRU", "LSTM", "RNN"))
+# ATen's operations that make constants, or other forms of what there is; "val_7" is any.
+_OPERATIONS = """
+    abs add addmm alias amax amin any arange argmax bitwise_and bitwise_not bitwise_or bmm cat
+    ceil chunk clamp clone constant_pad_nd copy cos cumsum detach diff div einsum embedding empty eq
+    erf exp expand eye fill flatten flip floor floor_divide full full_like gather ge getitem gt
+    hann_window index index_select item le lift_fresh_copy linear linspace log log2 logical_and
+    logical_not logical_or lt masked_fill matmul max mean meshgrid min minimum maximum mm mul ne neg
+    new_ones new_zeros normal ones ones_like outer pad permute pow rand randn reciprocal remainder
+    repeat reshape roll round rsqrt rsub scalar_tensor scatter select sigmoid sin slice softmax
+    split split_with_sizes sqrt squeeze stack sub sum t tanh to transpose tril triu type_as
+    unbind unsqueeze val view where zeros zeros_like
+"""
+_COMPUTED = re.compile(rf"(_\w+|\w+_default|{'|'.join(_OPERATIONS.split())})(_\d+)?")
+
+
+def _names(written: str) -> tuple[str, ...]:
+    """The names in a note: the text of a Python list of strings."""
+    try:
+        names = ast.literal_eval(written)
+    except (ValueError, SyntaxError):
+        return ()
+    return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list) else ()
+
+
+#: The inputs at which operators take nothing but weights.
+_WEIGHT_INPUTS = {
+    "BatchNormalization": (1, 2, 3, 4),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+}
+
+
+def filled_weights(
+    nodes: Sequence[Node], constants: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Weights that a model makes when it runs, all their elements alike.
+
+    So files are kept small of which only the architecture counts. What a ConstantOfShape makes is
+    a weight if it is used as nothing else.
+    """
+    made = {
+        node.outputs[0]: node
+        for node in nodes
+        if node.op_type == "ConstantOfShape" and node.inputs[0] in constants
+    }
+    for node in nodes:
+        places = _WEIGHT_INPUTS.get(node.op_type, ())
+        for i, name in enumerate(node.inputs):
+            if name in made and i not in places:
+                del made[name]
+    found = {}
+    for name, node in made.items():
+        fill = np.asarray(node.attributes.get("value", np.zeros(1, np.float32))).reshape(())
+        found[name] = np.full(constants[node.inputs[0]], fill)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """A weight that is another one, or its transposition."""
+
+    to: str
+    transposed: bool
+
+
+def find_ties(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tie]:
+    """Weights of rank 2 and more that an exporter has written twice.
+
+    Equal content, as it is or transposed, means one weight, unless all its elements are equal:
+    nothing else makes two matrices alike to the last bit.
+    """
+    first: dict[tuple[tuple[int, ...], str, bytes], str] = {}
+    ties: dict[str, Tie] = {}
+    for name, array in weights.items():
+        if array.ndim < 2 or array.size < 2 or np.all(array == array.flat[0]):
+            continue
+        key = _key(array)
+        if key in first:
+            ties[name] = Tie(first[key], transposed=False)
+            continue
+        flipped = _key(array.T) if array.ndim == 2 else None
+        if flipped in first:
+            ties[name] = Tie(first[flipped], transposed=True)
+            continue
+        first[key] = name
+    return ties
+
+
+def _key(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+    return array.shape, array.dtype.str, digest

@@ -1,0 +1,112 @@
+"""Bringing a model that was read into the form that is run: one opset, nothing local."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxtape.errors import ModelError
+from onnxtape.interop.inner_tensors import lift_tensors, subgraphs_of
+
+if TYPE_CHECKING:
+    import onnx
+
+#: The opset that models are brought up to, and the last that ONNX Runtime loads.
+OPSET, LAST_OPSET = 21, 26
+
+
+def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model without local functions, at least of opset 21.
+
+    Its subgraphs hold no tensors (see `inner_tensors`), and each value has a name of its own.
+
+    Raises:
+        ModelError: the opset is too new, or cannot be brought up.
+    """
+    import onnx
+    import onnx.inliner
+    import onnx.version_converter
+
+    opsets = {o.domain or "": o.version for o in original.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 1))
+    if opset > LAST_OPSET:
+        raise ModelError(
+            f"'{name}' is of opset {opset}; ONNX Runtime loads up to {LAST_OPSET}. Export it again "
+            f"with opset {LAST_OPSET} or less"
+        )
+    model = onnx.ModelProto()
+    model.CopyFrom(original)
+    try:
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        if opset < OPSET:
+            if opset >= 18:
+                _spread_groups(model.graph)
+            model = onnx.version_converter.convert_version(model, OPSET)
+            if opset < 11:
+                _keep_grid(model.graph)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"'{name}' is of opset {opset} and cannot be brought up to {OPSET}: {reason}"
+        ) from error
+    lift_tensors(model.graph)
+    return model
+
+
+def _keep_grid(graph: onnx.GraphProto) -> None:
+    """Resize and Upsample before opset 11 know one grid, which is not the later default.
+
+    The converter leaves it open.
+    """
+    from onnx import helper
+
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _keep_grid(inner)
+        if node.op_type == "Resize":
+            given = {a.name for a in node.attribute}
+            grid = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            missing = {name: mode for name, mode in grid.items() if name not in given}
+            node.attribute.extend(helper.make_attribute(*item) for item in missing.items())
+
+
+def _spread_groups(graph: onnx.GraphProto) -> None:
+    """GroupNormalization before opset 21 scales groups, since then channels.
+
+    The converter does it for channels of known number alone.
+    """
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _spread_groups(inner)
+        if node.op_type == "GroupNormalization":
+            stem = f"{node.output[0]}_spread"
+            groups = next(a.i for a in node.attribute if a.name == "num_groups")
+
+            def value(*made: int, name: str) -> onnx.NodeProto:
+                return helper.make_node("Constant", [], [name], value_ints=list(made))
+
+            nodes += [
+                value(groups, name=f"{stem}_groups"),
+                value(groups, 1, name=f"{stem}_column"),
+                value(-1, name=f"{stem}_flat"),
+                helper.make_node("Shape", [node.input[0]], [f"{stem}_channels"], start=1, end=2),
+                helper.make_node("Div", [f"{stem}_channels", f"{stem}_groups"], [f"{stem}_size"]),
+                helper.make_node(
+                    "Concat", [f"{stem}_groups", f"{stem}_size"], [f"{stem}_shape"], axis=0
+                ),
+            ]
+            for i in (1, 2):
+                names = [f"{stem}_{part}{i}" for part in ("as_column", "expanded", "flattened")]
+                nodes += [
+                    helper.make_node("Reshape", [node.input[i], f"{stem}_column"], [names[0]]),
+                    helper.make_node("Expand", [names[0], f"{stem}_shape"], [names[1]]),
+                    helper.make_node("Reshape", [names[1], f"{stem}_flat"], [names[2]]),
+                ]
+                node.input[i] = names[2]
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)

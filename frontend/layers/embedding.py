@@ -1,0 +1,75 @@
+"""Vectors for integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxtape import constraints, initializers, regularizers
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.layer import Layer
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+
+class Embedding(Layer):
+    """A row of a table for each integer.
+
+    Args:
+        input_dim: how many integers there are: 0 to input_dim - 1.
+        output_dim: the size of a vector.
+        mask_zero: must be False: layers here pass no masks on. Give `attention_mask` and the like
+            to the layers that take them, and `sample_weight` to losses and metrics.
+        weights: the table to begin with.
+
+    Shapes: integers of any shape (...) to (..., output_dim); weight: embeddings (input_dim,
+    output_dim).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        mask_zero: bool = False,
+        weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if mask_zero:
+            raise ValueError(
+                "Embedding: layers pass no masks on, so mask_zero=True would have no effect; give "
+                "the mask (inputs != 0) to the layers, losses and metrics that take one"
+            )
+        super().__init__(**kwargs)
+        for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
+            if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
+                raise ValueError(f"Embedding's {name} is a positive whole number, not {size!r}")
+        self.input_dim, self.output_dim = input_dim, output_dim
+        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+        self.embeddings_constraint = constraints.get(embeddings_constraint)
+        self.embeddings: Variable
+        if weights is not None:
+            self.build()
+            self.set_weights(weights if isinstance(weights, list) else [weights])
+
+    def build(self, input_shape: Any = None) -> None:
+        if self.built:
+            return
+        self.embeddings = self.add_weight(
+            (self.input_dim, self.output_dim),
+            self.embeddings_initializer,
+            name="embeddings",
+            regularizer=self.embeddings_regularizer,
+            constraint=self.embeddings_constraint,
+        )
+        self.built = True
+
+    def call(self, inputs: Any) -> Tensor:
+        places = convert_to_tensor(inputs)
+        if places.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
+            places = B.cast(places, np.dtype(np.int32))
+        return B.op("Gather", self.embeddings.value, places, axis=0)

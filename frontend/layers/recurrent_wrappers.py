@@ -1,0 +1,149 @@
+"""Layers around layers that see sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxtape import context, ops
+from onnxtape.compiler.dims import format_shape
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.layer import Layer
+from onnxtape.layers.recurrent import RNN
+from onnxtape.ops.axes import refused
+
+_MERGE_MODES = ("concat", "sum", "ave", "mul", None)
+
+
+class Bidirectional(Layer):
+    """A recurrent layer in both directions of time.
+
+    Args:
+        layer: an `RNN`. Two like it are made; its own weights are not used.
+        merge_mode: how the two outputs become one: "concat" (along the last axis), "sum", "ave",
+            "mul", or None, which gives both.
+        backward_layer: another layer for the way back, with `go_backwards=True`.
+
+    With `return_state`, the forward states and then the backward ones follow the output.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        merge_mode: str | None = "concat",
+        backward_layer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for given in (layer, backward_layer):
+            if given is not None and not isinstance(given, RNN):
+                raise ValueError(f"Bidirectional takes a recurrent layer, not {given!r}")
+        if merge_mode not in _MERGE_MODES:
+            raise ValueError(
+                f"Bidirectional: merge_mode is one of {', '.join(map(repr, _MERGE_MODES))}, "
+                f"not {merge_mode!r}"
+            )
+        if backward_layer is not None:
+            if backward_layer.go_backwards == layer.go_backwards:
+                raise ValueError(
+                    "Bidirectional: one of layer and backward_layer has go_backwards=True, "
+                    "the other has not"
+                )
+            for name in ("return_sequences", "return_state"):
+                if getattr(layer, name) != getattr(backward_layer, name):
+                    raise ValueError(f"Bidirectional: its layers differ in {name}")
+        self.forward_layer = layer.remade(name=f"forward_{layer.name.removeprefix('forward_')}")
+        self.backward_layer = backward_layer or layer.remade(
+            name=f"backward_{layer.name.removeprefix('backward_')}",
+            go_backwards=not layer.go_backwards,
+        )
+        for one in (self.forward_layer, self.backward_layer):
+            one.zero_output_for_mask = one.return_sequences
+        # Outputs of one step stand side by side, so nothing needs to be turned around.
+        self.backward_layer.keeps_time_order = True
+        self.merge_mode = merge_mode
+        self.return_sequences = layer.return_sequences
+        self.return_state = layer.return_state
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        for layer in (self.forward_layer, self.backward_layer):
+            if not layer.built:
+                with context.in_layer(layer.name):
+                    layer.build(input_shape)
+        self.built = True
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
+        initial: list[Any] = [None, None]
+        if initial_state is not None:
+            half = len(initial_state) // 2
+            initial = [list(initial_state[:half]), list(initial_state[half:])]
+        made = [
+            layer(sequences, initial_state=states, mask=mask, training=training)
+            for layer, states in zip(
+                (self.forward_layer, self.backward_layer), initial, strict=True
+            )
+        ]
+        states: tuple[Any, ...] = ()
+        if self.return_state:
+            states = (*made[0][1:], *made[1][1:])
+            made = [one[0] for one in made]
+        merged = self._merged(*made)
+        if not self.return_state:
+            return merged
+        return (*merged, *states) if self.merge_mode is None else (merged, *states)
+
+    def _merged(self, forward: Any, backward: Any) -> Any:
+        if self.merge_mode is None:
+            return forward, backward
+        if self.merge_mode == "concat":
+            return ops.concatenate([forward, backward], axis=-1)
+        if self.merge_mode == "mul":
+            return ops.multiply(forward, backward)
+        total = ops.add(forward, backward)
+        return ops.divide(total, 2.0) if self.merge_mode == "ave" else total
+
+
+class TimeDistributed(Layer):
+    """A layer applied to every time step by itself, all of them at once.
+
+    Args:
+        layer: takes (batch, ...); all steps go through it as one large batch.
+
+    Shapes: (batch, time, ...) to (batch, time, ...).
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(layer, Layer):
+            raise ValueError(f"TimeDistributed takes a layer, not {layer!r}")
+        self.layer = layer
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) < 3:
+            raise refused(
+                f"TimeDistributed '{self.name}' needs inputs of shape (batch, time, ...), not "
+                f"{format_shape(input_shape)}"
+            )
+        if not self.layer.built:
+            with context.in_layer(self.layer.name):
+                self.layer.build((None, *input_shape[2:]))
+                self.layer.built = True
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        x = convert_to_tensor(inputs)
+        rank = B.known_rank(x, f"TimeDistributed '{self.name}'")
+        if rank < 3:
+            raise refused(
+                f"TimeDistributed '{self.name}' needs inputs of shape (batch, time, ...), not "
+                f"{format_shape(B.shape(x))}"
+            )
+        sizes = ops.shape(x)
+        options = {"training": training} if self.layer.takes_training else {}
+        made = self.layer(ops.reshape(x, (-1, *sizes[2:])), **options)
+        return ops.reshape(made, (*sizes[:2], *ops.shape(made)[1:]))

@@ -1,0 +1,121 @@
+"""Sums and means of values, and of functions of targets and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+
+from onnxtape import ops
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.losses.operands import divide_no_nan, may_broadcast, same_rank, weights_refused
+from onnxtape.metrics.metric import Metric
+from onnxtape.naming import auto_name
+from onnxtape.tensor import Tensor
+
+
+class Sum(Metric):
+    """The (weighted) sum of all values."""
+
+    def __init__(self, name: str | None = "sum", dtype: npt.DTypeLike | None = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable((), name="total")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        """Take values into account.
+
+        Args:
+            values: of any shape; the first axis counts the samples.
+            sample_weight: one per sample, or of a shape that broadcasts to that of the values.
+        """
+        x, _ = _samplewise(convert_to_tensor(values, self.total.dtype), sample_weight, ops.sum)
+        self.total.assign_add(ops.sum(x))
+
+    def result(self) -> Tensor:
+        """The sum; 0 before the first value."""
+        return self.total.value
+
+
+class Mean(Metric):
+    """The (weighted) mean over all samples of the mean of each sample's values."""
+
+    def __init__(self, name: str | None = "mean", dtype: npt.DTypeLike | None = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable((), name="total")
+        self.count = self.add_variable((), name="count")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        """Take values into account.
+
+        Args:
+            values: of any shape; the first axis counts the samples.
+            sample_weight: one per sample, or of a shape that broadcasts to that of the values.
+        """
+        x, weights = _samplewise(
+            convert_to_tensor(values, self.total.dtype), sample_weight, ops.mean
+        )
+        self.total.assign_add(ops.sum(x))
+        if weights is not None:
+            self.count.assign_add(ops.sum(weights))
+        elif B.rank(x) == 0:
+            self.count.assign_add(1.0)
+        else:
+            self.count.assign_add(ops.cast(ops.shape(x)[0], self.dtype))
+
+    def result(self) -> Tensor:
+        """The mean; 0 before the first value, as in Keras."""
+        return divide_no_nan(self.total.value, self.count.value)
+
+
+def _samplewise(
+    x: Tensor, sample_weight: Any, reduce: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Values times weights, and weights, per sample; as Keras's reduce_to_samplewise_values."""
+    if sample_weight is None:
+        return _per_sample(x, reduce), None
+    values, given = x, convert_to_tensor(sample_weight, x.dtype)
+    x, weights = same_rank(values, given)
+    rank, weighted = B.known_rank(x, "a metric"), B.known_rank(weights, "sample_weight")
+    if rank > weighted:
+        x = reduce(x, axis=list(range(weighted, rank)))
+    if rank < weighted or not may_broadcast(x, weights):
+        raise weights_refused(given, values)
+    weights = B.expand_like(weights, x)
+    return _per_sample(ops.multiply(x, weights), reduce), _per_sample(weights, reduce)
+
+
+def _per_sample(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """Reduced over all axes but the first."""
+    rank = B.known_rank(x, "a metric")
+    return reduce(x, axis=list(range(1, rank))) if rank > 1 else x
+
+
+class MeanMetricWrapper(Mean):
+    """The mean of a function of targets and predictions.
+
+    Args:
+        fn: takes targets and predictions and gives one value per sample.
+        name: by default the function's, counted.
+        kwargs: further arguments of the function.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str | None = None,
+        dtype: npt.DTypeLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name or auto_name(getattr(fn, "__name__", "metric")), dtype)
+        self.fn = fn
+        self._fn_kwargs = kwargs
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        """Take a batch of targets and predictions into account."""
+        values = self.fn(y_true, y_pred, **self._fn_kwargs)
+        super().update_state(values, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that `from_config` makes an equal object of."""
+        return {**super().get_config(), **self._fn_kwargs}

@@ -1,0 +1,49 @@
+"""Gradients and the variables that they belong to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from onnxtape.compiler.dims import format_shape
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.errors import GradientError
+from onnxtape.ops.axes import may_equal, refused
+from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
+
+Pairs = Sequence[tuple[Tensor, Variable]]
+
+
+def paired(grads: Sequence[Any], variables: Sequence[Variable]) -> list[tuple[Tensor, Variable]]:
+    """The gradients that there are, with their variables; a warning names the others.
+
+    Raises:
+        GradientError: there are none.
+        ShapeError: a gradient of another shape than its variable's.
+    """
+    missing = [v.path for g, v in zip(grads, variables, strict=True) if g is None]
+    if missing and len(missing) == len(variables):
+        raise GradientError(
+            f"no variable has a gradient ({', '.join(missing)}): the loss does not depend on "
+            "them, or was computed outside the GradientTape"
+        )
+    if missing:
+        warnings.warn(
+            f"no gradient reaches {', '.join(missing)}; they are left as they are",
+            UserWarning,
+            stacklevel=3,
+        )
+    pairs = [
+        (convert_to_tensor(g, v.dtype), v)
+        for g, v in zip(grads, variables, strict=True)
+        if g is not None
+    ]
+    for gradient, variable in pairs:
+        if not may_equal(B.shape(gradient), variable.shape):
+            raise refused(
+                f"the gradient of variable '{variable.path}' has shape "
+                f"{format_shape(B.shape(gradient))}, not {format_shape(variable.shape)}"
+            )
+    return pairs

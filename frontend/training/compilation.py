@@ -1,0 +1,54 @@
+"""What `Model.compile` was given, ready for use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxtape import metrics as metrics_module
+from onnxtape import optimizers
+from onnxtape.training.batch_function import BatchFunction
+from onnxtape.training.losses import CompiledLosses
+from onnxtape.training.metrics import CompiledMetrics
+
+
+class Compilation:
+    """The optimizer, losses, metrics and compiled steps of a model; see `Trainer.compile`.
+
+    Attributes:
+        loss_tracker: the mean of the total loss, "loss" in logs.
+        losses: None where no loss was given.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        loss: Any,
+        loss_weights: Any,
+        metrics: Any,
+        weighted_metrics: Any,
+        run_eagerly: bool,
+    ) -> None:
+        self.optimizer = optimizers.get(optimizer)
+        self.losses = None if loss is None else CompiledLosses(loss, loss_weights)
+        self.metrics = CompiledMetrics(metrics, weighted_metrics)
+        self.loss_tracker = metrics_module.Mean(name="loss")
+        self._model = model
+        self._run_eagerly = run_eagerly
+        self._trained: list[int] = []
+        self.train_function = BatchFunction(model, "train_step", run_eagerly)
+        self.test_function = BatchFunction(model, "test_step", run_eagerly)
+        self.predict_function = BatchFunction(model, "predict_step", run_eagerly)
+
+    @property
+    def own_metrics(self) -> list[Any]:
+        """The loss's mean, the metrics together, and those of several outputs' losses."""
+        losses = [] if self.losses is None else self.losses.metrics
+        return [self.loss_tracker, self.metrics, *losses]
+
+    def refresh(self) -> None:
+        """Compile the training step anew if other weights are trained than when it was compiled."""
+        trained = [id(variable) for variable in self._model.trainable_variables]
+        if self._trained and trained != self._trained:
+            self.train_function = BatchFunction(self._model, "train_step", self._run_eagerly)
+        self._trained = trained

@@ -1,0 +1,469 @@
+"""Training and evaluating models: `compile`, `fit`, `evaluate`, `predict`, as in Keras."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxtape import context, nest, ops
+from onnxtape.engine import convert_to_tensor
+from onnxtape.tensor import Tensor
+from onnxtape.training.arrays import class_weights, packed, split, unpack_x_y_sample_weight
+from onnxtape.training.batch_function import BatchFunction
+from onnxtape.training.compilation import Compilation
+from onnxtape.training.data_adapter import Epochs, is_array_data, make_batches
+from onnxtape.training.loops import evaluate_epochs, fit_epochs, predict_epochs
+from onnxtape.training.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from onnxtape.callbacks import Callback, CallbackList, History
+    from onnxtape.metrics import Metric
+
+    Callbacks = Sequence[Callback] | Callback | CallbackList | None
+
+
+class Trainer:
+    """What a model has for training.
+
+    Subclasses may write `train_step(data)`, `test_step(data)` and `predict_step(data)`, or only
+    `compute_loss` and `compute_metrics`. Each step is one `ot.function`, metrics included.
+
+    Attributes:
+        optimizer: the one given to `compile`.
+        history: of the last `fit`.
+        stop_training: callbacks set it to end `fit` after the batch.
+    """
+
+    optimizer: Any = None
+    history: History | None = None
+    stop_training = False
+    stop_evaluating = False
+    stop_predicting = False
+    _compilation: Compilation | None = None
+    _predict_function: BatchFunction | None = None
+
+    # Compiling ----------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str | None = "auto",
+    ) -> None:
+        """Say how the model is trained.
+
+        Args:
+            optimizer: a name, or an `Optimizer`.
+            loss: a name, a function of targets and predictions, or a `Loss`; for several outputs
+                one for all, or one each in a list or a dict by the outputs' names. None leaves it
+                to `add_loss` or to your own `compute_loss`.
+            loss_weights: factors of the outputs' losses.
+            metrics: a list of names, functions and `Metric`s; for several outputs one such entry
+                each. "accuracy" is the binary, categorical or sparse categorical one, by the
+                shapes of targets and predictions.
+            weighted_metrics: metrics that take sample weights into account.
+            run_eagerly: run the steps as plain Python, to debug them.
+            steps_per_execution: 1; a step is as fast alone.
+            jit_compile: has no meaning here, since every step is compiled.
+
+        Raises:
+            ValueError: unknown names, or `steps_per_execution` is not 1.
+        """
+        if any(not isinstance(w, (int, float, type(None))) for w in nest.flatten(loss_weights)):
+            raise ValueError(
+                f"loss_weights are numbers, not {loss_weights!r}; write metrics=[...] by name, as "
+                "loss_weights come before it"
+            )
+        if steps_per_execution not in (1, "auto"):
+            raise ValueError(
+                f"steps_per_execution={steps_per_execution} is not supported: several steps in "
+                "one run are slower than one after the other here; leave it out"
+            )
+        self._compilation = Compilation(
+            self, optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly
+        )
+        self._predict_function = self._compilation.predict_function
+        self.optimizer = self._compilation.optimizer
+        self.stop_training = False
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` has been called."""
+        return self._compilation is not None
+
+    def _compiled_for(self, method: str) -> Compilation:
+        if self._compilation is None:
+            name = getattr(self, "name", type(self).__name__)
+            raise ValueError(
+                f"model '{name}' has to be compiled before {method}(): call "
+                "model.compile(optimizer, loss) first"
+            )
+        return self._compilation
+
+    @property
+    def train_function(self) -> BatchFunction:
+        """The compiled `train_step`: its `trace_count`, and its `function` for export."""
+        return self._compiled_for("train_function").train_function
+
+    @property
+    def test_function(self) -> BatchFunction:
+        """The compiled `test_step`."""
+        return self._compiled_for("test_function").test_function
+
+    @property
+    def predict_function(self) -> BatchFunction:
+        """The compiled `predict_step`, which needs no `compile`."""
+        if self._predict_function is None:
+            self._predict_function = BatchFunction(self, "predict_step")
+        return self._predict_function
+
+    # Steps, for subclasses to replace -----------------------------------------------------------
+
+    def train_step(self, data: Any) -> Mapping[str, Any]:
+        """Train on a batch; returns what to log.
+
+        Args:
+            data: x, (x, y) or (x, y, sample_weight), with tensors.
+        """
+        from onnxtape.tape import GradientTape
+
+        x, y, sample_weight = unpack_x_y_sample_weight(data)
+        with GradientTape() as tape:
+            y_pred = self(x, training=True)  # type: ignore[operator]
+            loss = self._loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        self._track_loss(loss, x)
+        weights = self.trainable_variables  # type: ignore[attr-defined]
+        if weights:
+            self.optimizer.apply(tape.gradient(scaled, weights), weights)
+        else:
+            warnings.warn_explicit(
+                f"model '{self.name}' has no trainable weights",  # type: ignore[attr-defined]
+                UserWarning,
+                *context.user_place(),
+            )
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data: Any) -> Mapping[str, Any]:
+        """Evaluate a batch; returns what to log."""
+        x, y, sample_weight = unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)  # type: ignore[operator]
+        loss = self._loss(x, y, y_pred, sample_weight, training=False)
+        self._track_loss(loss, x)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """The predictions for a batch."""
+        x, _, _ = unpack_x_y_sample_weight(data)
+        return self(x, training=False)  # type: ignore[operator]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The total loss of a batch: of `compile(loss=...)`, `add_loss` and regularizers.
+
+        Raises:
+            ValueError: there is no loss; or targets do not fit the outputs.
+        """
+        losses = self._compiled_for("compute_loss").losses
+        parts = []
+        if losses is not None:
+            total = losses(self, y, y_pred, sample_weight)
+            if total is not None:
+                parts.append(total)
+        parts.extend(ops.sum(part) for part in self.losses)  # type: ignore[attr-defined]
+        if not parts:
+            raise ValueError(
+                "there is no loss to train with: give compile() a loss, call add_loss in the "
+                "model, or write your own compute_loss or train_step"
+            )
+        total = parts[0]
+        for part in parts[1:]:
+            total = ops.add(total, ops.cast(part, total.dtype))
+        return total
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> Mapping[str, Any]:
+        """Update the metrics of `compile` with a batch; returns all results, by name."""
+        self._compiled_for("compute_metrics").metrics.update_state(self, y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The results of all metrics, by their names in logs."""
+        results: dict[str, Any] = {}
+        for metric in self.metrics:
+            found: Any = metric.result()
+            if isinstance(found, Mapping):
+                results.update(found)
+            else:
+                results[metric.name] = found
+        return results
+
+    def _loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+        # Keras's older compute_loss has no argument `training`.
+        taken = inspect.signature(self.compute_loss).parameters
+        extra = {"training": training} if "training" in taken else {}
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **extra)
+        return convert_to_tensor(loss)
+
+    def _track_loss(self, loss: Tensor, x: Any) -> None:
+        with context.in_layer("loss"):
+            first = next(leaf for leaf in nest.flatten(x) if leaf is not None)
+            count = ops.shape(first)[0]
+            self._compiled_for("train_step").loss_tracker.update_state(loss, sample_weight=count)
+
+    # Metrics ------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[Metric | Any]:
+        """All metrics: the loss's mean, those of `compile`, and those that layers hold."""
+        found: list[Any] = []
+        if self._compilation is not None:
+            found.extend(self._compilation.own_metrics)
+        for layer in self._flatten_layers():  # type: ignore[attr-defined]
+            for value in layer.__dict__.get("_tracked", {}).values():
+                found.extend(
+                    part for part in nest.flatten(value) if hasattr(type(part), "update_state")
+                )
+        return found
+
+    @property
+    def metrics_names(self) -> list[str]:
+        return [metric.name for metric in self.metrics]
+
+    def reset_metrics(self) -> None:
+        """Let all metrics forget what they have seen."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    # Loops --------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Callbacks = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+    ) -> History:
+        """Train for a number of epochs.
+
+        Args:
+            x: inputs: arrays, nested in dicts and lists; or an iterable of batches (x, y) or
+                (x, y, sample_weight): an `ot.data.Dataset`, a PyTorch DataLoader, a tf.data
+                dataset, a generator, an object with `__len__` and `__getitem__`.
+            y: targets, if `x` is arrays.
+            batch_size: of arrays; by default 32.
+            epochs: the number of the epoch to stop at.
+            verbose: 0 silent, 1 or "auto" a progress bar, 2 a line per epoch.
+            callbacks: what to call on the way; see `ot.callbacks`.
+            validation_split: the share of the arrays, from their end, that is kept to validate on.
+            validation_data: (x, y) or (x, y, sample_weight), or an iterable of batches.
+            shuffle: whether arrays (or the batches of an indexed object) come in a new order in
+                each epoch.
+            class_weight: a weight for each class of samples; 1 by default.
+            sample_weight: a weight for each sample, if `x` is arrays.
+            initial_epoch: the number of the epoch to begin with.
+            steps_per_epoch: by default a pass over the data.
+            validation_steps: by default all of `validation_data`.
+            validation_batch_size: by default `batch_size`.
+            validation_freq: validate at the end of every so many epochs, or of the epochs listed,
+                counted from 1.
+
+        Returns:
+            The `History` of the logs at the ends of epochs.
+
+        Raises:
+            ValueError: the model is not compiled; data or arguments do not fit.
+        """
+        compilation = self._compiled_for("fit")
+        floats = getattr(self, "dtype", "float32")
+        if validation_split and validation_data is None:
+            if not is_array_data(x):
+                raise ValueError(
+                    f"validation_split needs arrays, not a {type(x).__name__}: split the data "
+                    "yourself, with take(n) and skip(n) of a dataset, and give validation_data"
+                )
+            if class_weight is not None and sample_weight is not None:
+                raise ValueError("give either class_weight or sample_weight, not both")
+            training, validation_data = split(x, y, sample_weight, validation_split)
+            x, y, sample_weight = training
+        batches = make_batches(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps=steps_per_epoch,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            floats=floats,
+        )
+        validation = None
+        if validation_data is not None:
+            val_x, val_y, val_weight = validation_data, None, None
+            if isinstance(validation_data, (tuple, list)):
+                val_x, val_y, val_weight = unpack_x_y_sample_weight(validation_data)
+            inherited = batch_size if is_array_data(val_x) else None
+            validation = Epochs(
+                make_batches(
+                    val_x,
+                    val_y,
+                    val_weight,
+                    batch_size=validation_batch_size or inherited,
+                    steps=validation_steps,
+                    floats=floats,
+                ),
+                validation_steps,
+            )
+        return fit_epochs(
+            self,
+            compilation,
+            Epochs(batches, steps_per_epoch),
+            validation,
+            callbacks,
+            verbose=verbose,
+            epochs=range(initial_epoch, epochs),
+            validation_freq=validation_freq,
+        )
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Callbacks = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and metrics over data; see `fit` for the arguments.
+
+        Returns:
+            A number, or a list of numbers if there are metrics; with `return_dict` a dict by name.
+
+        Raises:
+            ValueError: the model is not compiled; data or arguments do not fit.
+        """
+        self._compiled_for("evaluate")
+        floats = getattr(self, "dtype", "float32")
+        batches = make_batches(
+            x, y, sample_weight, batch_size=batch_size, steps=steps, floats=floats
+        )
+        logs = evaluate_epochs(self, Epochs(batches, steps), callbacks, verbose=verbose)
+        return logs if return_dict else self._in_order(logs)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Callbacks = None,
+    ) -> Any:
+        """The model's outputs for data, as NumPy arrays; see `fit` for the arguments.
+
+        Raises:
+            ValueError: data or arguments do not fit; there is no data.
+        """
+        floats = getattr(self, "dtype", "float32")
+        batches = make_batches(x, batch_size=batch_size, steps=steps, floats=floats)
+        return predict_epochs(self, Epochs(batches, steps), callbacks, verbose=verbose)
+
+    # One batch ----------------------------------------------------------------------------------
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Train on one batch; returns the loss and metrics of it, as `evaluate` does."""
+        compilation = self._compiled_for("train_on_batch")
+        if class_weight is not None:
+            if sample_weight is not None:
+                raise ValueError("give either class_weight or sample_weight, not both")
+            sample_weight = class_weights(y, class_weight)
+        compilation.refresh()
+        return self._one_batch(compilation.train_function, x, y, sample_weight, return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """The loss and metrics of one batch, as `evaluate` returns them."""
+        compilation = self._compiled_for("test_on_batch")
+        return self._one_batch(compilation.test_function, x, y, sample_weight, return_dict)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The model's outputs for one batch, as NumPy arrays."""
+        outputs = self.predict_function(next(iter(self._batch(x))))
+        return nest.map_structure(lambda t: t.numpy().copy(), outputs)
+
+    def _one_batch(
+        self, step: BatchFunction, x: Any, y: Any, sample_weight: Any, return_dict: bool
+    ) -> Any:
+        from onnxtape.callbacks.logs import as_numbers
+
+        self.reset_metrics()
+        logs = as_numbers(step(next(iter(self._batch(x, y, sample_weight)))))
+        return logs if return_dict else self._in_order(logs)
+
+    def _batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        floats = getattr(self, "dtype", "float32")
+        return make_batches(x, y, sample_weight, steps=1, floats=floats)
+
+    def _in_order(self, logs: Mapping[str, float]) -> Any:
+        """Logs as a list: in the order of the metrics, then of the names; one alone as itself."""
+        names: list[str] = []
+        for metric in self.metrics:
+            names.extend(m.name for m in getattr(metric, "metrics", [metric]))
+        listed = [logs[name] for name in dict.fromkeys(names) if name in logs]
+        listed += [logs[name] for name in sorted(logs) if name not in names]
+        return listed[0] if len(listed) == 1 else listed
+
+    # Weights in files ---------------------------------------------------------------------------
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write the weights to a safetensors file, under their variables' names.
+
+        Raises:
+            FileExistsError: the file is there and `overwrite` is False.
+            ValueError: the model has no weights yet, or the file's name ends otherwise.
+        """
+        save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: str | os.PathLike[str]) -> None:
+        """Assign the weights that `save_weights` wrote; by name, else in their order.
+
+        Raises:
+            CheckpointError: they are those of another model; nothing is assigned.
+            ValueError: the model has no weights yet.
+        """
+        load_weights(self, filepath)

@@ -1,0 +1,619 @@
+"""load_onnx: what it makes of a file, what it writes back, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxtape as ot
+from onnxtape.errors import GradientError, ModelError
+
+ops = ot.ops
+RNG = np.random.default_rng(0)
+W1, B1 = RNG.normal(size=(4, 8)).astype("f"), RNG.normal(size=8).astype("f")
+W2 = RNG.normal(size=(8, 3)).astype("f")
+X = RNG.normal(size=(5, 4)).astype("f")
+
+
+def tensors(**arrays: Any) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items()]
+
+
+def model_of(
+    nodes: list[onnx.NodeProto],
+    initializers: list[onnx.TensorProto],
+    outputs: tuple[str, ...] = ("logits",),
+    opset: int = 17,
+    **more: Any,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
+        initializers,
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=8,
+        producer_name="somebody",
+        **more,
+    )
+
+
+def mlp(**more: Any) -> onnx.ModelProto:
+    return model_of(
+        [
+            helper.make_node("Gemm", ["x", "fc1.weight", "fc1.bias"], ["h"], "first"),
+            helper.make_node("Relu", ["h"], ["a"], "relu"),
+            helper.make_node("MatMul", ["a", "fc2.weight"], ["logits"], "second"),
+        ],
+        tensors(**{"fc1.weight": W1, "fc1.bias": B1, "fc2.weight": W2}),
+        **more,
+    )
+
+
+def run(model: Any, *names: str, **feeds: Any) -> list[Any]:
+    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    return list(ort.InferenceSession(source).run(list(names) or None, feeds))
+
+
+def saved(path: Path, proto: onnx.ModelProto) -> Path:
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+# Calling -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["path", "text", "bytes", "proto"])
+def test_it_computes_what_onnx_runtime_does(tmp_path: Path, source: str) -> None:
+    path = saved(tmp_path / "net.onnx", mlp())
+    given = {"path": path, "text": str(path), "bytes": path.read_bytes(), "proto": mlp()}[source]
+    model = ot.load_onnx(given)
+    (expected,) = run(mlp(), x=X)
+    for found in (model(X), model([X]), model({"x": X}), model(x=X), ot.function(model)(X)):
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-6)
+    assert model.weight_names == ["fc1.weight", "fc1.bias", "fc2.weight"]
+    assert [v.path for v in model.trainable_variables] == model.weight_names
+    assert model.input_names == ["x"]
+    assert model.name == ("net" if source in ("path", "text") else "model")
+
+
+def test_several_outputs_are_found_by_place_and_by_name() -> None:
+    model = ot.load_onnx(mlp(outputs=("a", "logits")))
+    out = model(X)
+    a, logits = out
+    assert out[1] is logits is out["logits"]
+    assert out["a"] is a is out[0]
+    with pytest.raises(KeyError, match="no output 'logit'; did you mean logits"):
+        out["logit"]
+    traced = ot.function(model, fallback="error")(X)
+    np.testing.assert_allclose(traced["a"], np.asarray(a), rtol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 21])
+def test_old_opsets_are_brought_up(opset: int) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
+        helper.make_node("Relu", ["h"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["s"], axis=1),
+        helper.make_node("ReduceMean", ["s"], ["logits"], axes=[1], keepdims=0)
+        if opset < 18
+        else helper.make_node("ReduceMean", ["s", "axes"], ["logits"], keepdims=0),
+    ]
+    more = {"axes": np.int64([1])} if opset >= 18 else {}
+    proto = model_of(nodes, tensors(w=W1, b=B1, **more), opset=opset)
+    if opset < 9:  # Initializers were inputs then.
+        proto.graph.input.extend(
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape)
+            for n, a in (("w", W1), ("b", B1))
+        )
+    model = ot.load_onnx(proto)
+    np.testing.assert_allclose(model(X), run(proto, x=X)[0], rtol=1e-5, atol=1e-6)
+    assert model.input_names == ["x"]
+
+
+def test_local_functions_are_inlined() -> None:
+    function = helper.make_function(
+        "local", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    proto = model_of(
+        [
+            helper.make_node("Double", ["x"], ["d"], domain="local"),
+            helper.make_node("MatMul", ["d", "w"], ["logits"]),
+        ],
+        tensors(w=W1),
+        functions=[function],
+    )
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    np.testing.assert_allclose(ot.load_onnx(proto)(X), 2 * X @ W1, rtol=1e-5)
+
+
+def test_wrong_inputs_are_named() -> None:
+    model = ot.load_onnx(mlp())
+    with pytest.raises(ValueError, match="takes the inputs x, but was given none"):
+        model()
+    with pytest.raises(ValueError, match="takes the inputs x, but was given y"):
+        model(y=X)
+    with pytest.raises(ValueError, match="but was given x and 1 more"):
+        model(X, X)
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+def test_gradients_are_those_of_the_formula() -> None:
+    model = ot.load_onnx(mlp())
+    with ot.GradientTape() as tape:
+        loss = ops.sum(model(X) ** 2)
+    w1, b1, w2 = (np.asarray(g) for g in tape.gradient(loss, model.trainable_variables))
+    h = X @ W1 + B1
+    upstream = 2 * np.maximum(h, 0) @ W2
+    back = (upstream @ W2.T) * (h > 0)
+    np.testing.assert_allclose(w2, np.maximum(h, 0).T @ upstream, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(w1, X.T @ back, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(b1, back.sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("fc2.weight", ["fc2.weight"]),
+        ("fc1.*", ["fc1.weight", "fc1.bias"]),
+        (["fc1.bias", "fc2.*"], ["fc1.bias", "fc2.weight"]),
+        (lambda name: name.endswith("bias"), ["fc1.bias"]),
+        ([], []),
+    ],
+)
+def test_what_is_trained_can_be_chosen(selection: Any, expected: list[str]) -> None:
+    model = ot.load_onnx(mlp(), trainable=selection)
+    assert [v.path for v in model.trainable_variables] == expected
+
+
+def test_a_weight_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match=r"has no weight 'fc2.wieght'; did you mean fc2.weight"):
+        ot.load_onnx(mlp(), trainable="fc2.wieght")
+
+
+def test_what_no_gradient_reaches_is_not_trained() -> None:
+    """Integers, running statistics, scalars, and what lies behind an operator without gradient."""
+    proto = model_of(
+        [
+            helper.make_node("Floor", ["x"], ["f"]),
+            helper.make_node("MatMul", ["f", "w"], ["h"]),
+            helper.make_node("ArgMax", ["h"], ["best"], axis=1, keepdims=1),
+            helper.make_node("Gather", ["table", "best"], ["g"]),
+            helper.make_node("Squeeze", ["g", "axis"], ["flat"]),
+            helper.make_node("Mul", ["flat", "half"], ["scaled"]),
+            helper.make_node(
+                "BatchNormalization", ["scaled", "scale", "shift", "mean", "var"], ["logits"]
+            ),
+        ],
+        tensors(
+            w=W1, table=W1.T + 1, half=np.float32(0.5), axis=np.int64([1]), scale=np.ones(4, "f"),
+            shift=np.zeros(4, "f"), mean=np.zeros(4, "f") + 0.1, var=np.ones(4, "f") * 2,
+        ),
+    )  # fmt: skip
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["table", "scale", "shift"]
+    model.set_trainable(["w"])
+    with ot.GradientTape() as tape:
+        y = model(X)
+    assert tape.gradient(y, model.trainable_variables) == [None]
+
+
+def test_batch_normalization_and_dropout_train_on_request() -> None:
+    stats = {"mean": np.float32([0, 1, 2, 3]), "var": np.float32([1, 2, 3, 4])}
+    proto = model_of(
+        [
+            helper.make_node(
+                "BatchNormalization", ["x", "scale", "shift", "mean", "var"], ["n"], momentum=0.8
+            ),
+            helper.make_node("Dropout", ["n", "ratio"], ["logits"]),
+        ],
+        tensors(scale=np.ones(4, "f"), shift=np.zeros(4, "f"), ratio=np.float32(0.5), **stats),
+    )
+    model = ot.load_onnx(proto)
+    x = RNG.normal(size=(256, 4)).astype("f")
+    np.testing.assert_allclose(model(x), run(proto, x=x)[0], rtol=1e-4, atol=1e-4)
+    y = np.asarray(ot.function(lambda x: model(x, training=True), fallback="error")(x))
+    normal = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    kept = y != 0
+    assert 0.4 < kept.mean() < 0.6
+    np.testing.assert_allclose(y[kept], 2 * normal[kept], rtol=1e-3, atol=1e-4)
+    weights = model.trained_weights()
+    np.testing.assert_allclose(weights["mean"], 0.8 * stats["mean"] + 0.2 * x.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(weights["var"], 0.8 * stats["var"] + 0.2 * x.var(0), rtol=1e-3)
+
+
+def test_an_operator_without_gradient_is_named_with_its_node_and_file(tmp_path: Path) -> None:
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("TopK", ["h", "k"], ["v", "i"], "best"),
+            helper.make_node("Cast", ["i"], ["c"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("MyOwn", ["h"], ["logits"], "own", domain="com.example"),
+        ],
+        tensors(w=W1, k=np.int64([1])),
+    )
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(ModelError, match=r"'net.onnx' holds com.example::MyOwn \(node 'own'\)"):
+        ot.load_onnx(saved(tmp_path / "net.onnx", proto))
+
+
+def test_a_refused_gradient_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxtape.compiler import registry
+
+    model = ot.load_onnx(saved(tmp_path / "net.onnx", mlp()))
+    table = {op: rule for op, rule in registry._TABLE.items() if op != "Relu"}
+    monkeypatch.setattr(registry, "_TABLE", table)
+    with ot.GradientTape() as tape:
+        y = model(X)
+    with pytest.raises(GradientError, match=r"Relu has no gradient rule(?s:.*)net.onnx.*'relu'"):
+        tape.gradient(y, model.trainable_variables)
+
+
+# Weights in other places --------------------------------------------------------------------------
+
+
+def test_weights_in_constants_are_weights(tmp_path: Path) -> None:
+    proto = model_of(
+        [
+            helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(W1)),
+            helper.make_node("Constant", [], ["b"], value_floats=B1.tolist()),
+            helper.make_node("Gemm", ["x", "w", "b"], ["logits"]),
+        ],
+        [],
+    )
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["w", "b"]
+    for variable in model.trainable_variables:
+        variable.assign_add(ops.ones(variable.shape))
+    path = model.save_onnx(tmp_path / "out.onnx")
+    np.testing.assert_allclose(run(path, x=X)[0], X @ (W1 + 1) + B1 + 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_weight_that_was_written_twice_is_one(tmp_path: Path, transposed: bool) -> None:
+    square = RNG.normal(size=(4, 4)).astype("f")
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "embed"], ["h"]),
+            helper.make_node("MatMul", ["h", "unembed"], ["logits"]),
+        ],
+        tensors(embed=square, unembed=square.T if transposed else square),
+    )
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.path == "embed"
+    second = square.T if transposed else square
+    np.testing.assert_allclose(model(X), X @ square @ second, rtol=1e-4)
+    with ot.GradientTape() as tape:
+        y = model(X)
+    gradient = np.asarray(tape.gradient(y, weight))
+    ones = np.ones((5, 4), "f")
+    by_second = (X @ square).T @ ones
+    expected = X.T @ (ones @ second.T) + (by_second.T if transposed else by_second)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+    weight.assign(square * 2)
+    saved_as = onnx.load(model.save_onnx(tmp_path / "out.onnx"))
+    for initializer in saved_as.graph.initializer:
+        before = square if initializer.name == "embed" else second
+        np.testing.assert_array_equal(numpy_helper.to_array(initializer), before * 2)
+    assert ot.load_onnx(proto, trainable="unembed").trainable_variables[0].path == "embed"
+
+
+def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
+    """The notes of torch.onnx.export: buffers, and parameters that were folded into others."""
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "val_1"], ["h"]),
+            helper.make_node("Mul", ["h", "inv_freq"], ["m"]),
+            helper.make_node("Add", ["m", "fc.bias"], ["logits"]),
+        ],
+        tensors(val_1=W1, inv_freq=B1, **{"fc.bias": B1 * 2}),
+    )
+    notes = {
+        "inv_freq": {"pkg.torch.export.graph_signature.InputSpec.kind": "BUFFER"},
+        "fc.bias": {"pkg.torch.export.graph_signature.InputSpec.kind": "PARAMETER"},
+        "val_1": {"pkg.onnxscript.optimizer.folded_from": "['fc.weight']"},
+    }
+    for name, props in notes.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for key, value in props.items():
+            info.metadata_props.add(key=key, value=value)
+        proto.graph.value_info.append(info)
+    proto.graph.metadata_props.add(
+        key="pkg.torch.export.ExportedProgram.graph_signature",
+        value="p_w: PARAMETER target='fc.weight'\np_b: PARAMETER target='fc.bias'\n",
+    )
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["val_1", "fc.bias"]
+    model.set_trainable("fc.weight")
+    assert [v.path for v in model.trainable_variables] == ["val_1"]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) -> None:
+    """torch.onnx.export (dynamo) at opset 17 keeps no notes on what was a parameter."""
+    proto = model_of(
+        [
+            helper.make_node("Mul", ["x", "exp"], ["m"], "node_mul"),
+            helper.make_node("MatMul", ["m", "val_7"], ["h"], "node_matmul"),
+            helper.make_node("Mul", ["h", "rope.inv_freq"], ["r"], "node_mul_1"),
+            helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
+            helper.make_node("Add", ["s", "fc.bias"], ["logits"], "node_add_1"),
+        ],
+        tensors(exp=X[0], val_7=W1, val_9=B1, **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2}),
+    )
+    proto.producer_name = "pytorch"
+    if folded:
+        for name, parts in {"exp": "['arange', 'neg']", "val_9": "['fc.shift']"}.items():
+            info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=parts)
+            proto.graph.value_info.append(info)
+    model = ot.load_onnx(proto)
+    expected = {"val_7", "fc.bias", *(["val_9"] if folded else [])}
+    assert {v.path for v in model.trainable_variables} == expected
+
+
+def test_gradients_that_the_schemas_do_not_mention() -> None:
+    """By the grid of GridSample: spatial transformers learn there."""
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["g"]),
+            helper.make_node("Reshape", ["g", "shape"], ["grid"]),
+            helper.make_node("GridSample", ["image", "grid"], ["logits"]),
+        ],
+        tensors(w=W1, image=np.ones((5, 1, 3, 3), "f"), shape=np.int64([5, 2, 2, 2])),
+        opset=20,
+    )
+    assert [v.path for v in ot.load_onnx(proto).trainable_variables] == ["w", "image"]
+
+
+def test_sequences_become_tensors_again() -> None:
+    """As frameworks write a split into a tuple; gradients go through."""
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("SplitToSequence", ["h", "three"], ["parts"], axis=1),
+            helper.make_node("SequenceAt", ["parts", "one"], ["second"]),
+            helper.make_node("SequenceInsert", ["parts", "second", "one"], ["more"]),
+            helper.make_node("SequenceErase", ["more"], ["fewer"]),
+            helper.make_node("SequenceConstruct", ["second", "second"], ["pair"]),
+            helper.make_node("ConcatFromSequence", ["fewer"], ["a"], axis=1),
+            helper.make_node("ConcatFromSequence", ["pair"], ["b"], axis=1, new_axis=1),
+            helper.make_node("ReduceSum", ["b", "axes"], ["c"], keepdims=0),
+            helper.make_node("Concat", ["a", "c"], ["logits"], axis=1),
+        ],
+        tensors(w=W1, three=np.int64(3), one=np.int64(1), axes=np.int64([1])),
+    )
+    model = ot.load_onnx(proto)
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x)
+        return y, tape.gradient(y, model.trainable_variables)
+
+    y, (gradient,) = step(X)
+    h = X @ W1
+    second = h[:, 3:6]
+    expected = np.concatenate([h[:, :3], second, second, 2 * second], 1)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y, run(proto, x=X)[0], rtol=1e-4, atol=1e-5)
+    by_h = np.tile(np.float32([1, 1, 1, 4, 4, 4, 0, 0]), (5, 1))
+    np.testing.assert_allclose(gradient, X.T @ by_h, rtol=1e-4, atol=1e-5)
+
+
+# Saving and truncating ----------------------------------------------------------------------------
+
+
+def test_the_saved_file_is_the_same_but_for_its_weights(tmp_path: Path) -> None:
+    proto = mlp(opset=13)
+    proto.metadata_props.add(key="author", value="me")
+    proto.graph.doc_string = "as it was"
+    model = ot.load_onnx(proto, trainable="fc2.*")
+    optimizer = ot.optimizers.SGD(0.1)
+    labels = np.arange(5) % 3
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @ot.function(fallback="error")
+    def step(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    losses = [float(step(X, labels)) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    path = model.save_onnx(tmp_path / "trained.onnx")
+    np.testing.assert_allclose(run(path, x=X)[0], np.asarray(model(X)), rtol=1e-5, atol=1e-6)
+    trained = onnx.load(path)
+    assert not np.array_equal(numpy_helper.to_array(trained.graph.initializer[2]), W2)
+    trained.graph.initializer[2].CopyFrom(proto.graph.initializer[2])
+    assert trained == proto
+
+
+def test_weights_beside_the_file_stay_there(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    big = RNG.normal(size=(4, 300)).astype("f")
+    proto = model_of(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["logits"])],
+        tensors(w=big, b=np.zeros(300, "f")),
+    )
+    source = tmp_path / "in" / "net.onnx"
+    onnx.save_model(
+        proto, source, save_as_external_data=True, location="net.bin", size_threshold=2000
+    )
+    model = ot.load_onnx(source)
+    model.trainable_variables[0].assign(big * 3)
+    path = model.save_onnx(tmp_path / "out.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.onnx", "out.onnx.data"]
+    assert path.stat().st_size < 2500
+    np.testing.assert_allclose(run(path, x=X)[0], X @ (big * 3), rtol=1e-4, atol=1e-5)
+
+
+def test_a_truncated_model_takes_another_head(tmp_path: Path) -> None:
+    model = ot.load_onnx(mlp())
+    backbone = model.truncate("a")
+    assert [v.path for v in backbone.weights] == ["fc1.weight", "fc1.bias"]
+    assert len(model.weights) == 3
+    assert backbone.weights[0] is model.weights[0]
+    np.testing.assert_allclose(backbone(X), np.maximum(X @ W1 + B1, 0), rtol=1e-5)
+    backbone.trainable = False
+    head = ot.layers.Dense(2)
+    both = ot.Sequential([backbone, head])
+    optimizer = ot.optimizers.Adam(0.05)
+
+    @ot.function(fallback="error")
+    def step(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = ops.mean((both(x) - y) ** 2)
+        optimizer.apply(tape.gradient(loss, both.trainable_variables), both.trainable_variables)
+        return loss
+
+    losses = [float(step(X, np.ones((5, 2), "f"))) for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+    np.testing.assert_array_equal(model.weights[0], W1)
+    assert [v.path for v in both.trainable_variables] == [v.path for v in head.weights]
+    with pytest.raises(ModelError, match="ends at 'a' and is not the whole"):
+        backbone.save_onnx(tmp_path / "no.onnx")
+    with pytest.raises(ValueError, match="has no value 'aa'; did you mean a"):
+        model.truncate("aa")
+
+
+# Files that cannot be trusted ---------------------------------------------------------------------
+
+
+def external(location: str, **entries: Any) -> onnx.ModelProto:
+    proto = mlp()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return proto
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["../secret", "a/../../secret", "/etc/passwd", "C:\\secret", "..\\secret", "", "link/secret"],
+)
+def test_weights_outside_the_folder_are_not_read(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret").write_bytes(W1.tobytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    path = saved(folder / "net.onnx", external(location))
+    with pytest.raises(ModelError, match=r"initializer 'fc1.weight'.*(outside its folder|a link)"):
+        ot.load_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({}, "of shape .4, 8., which takes 128 bytes, but holds 200"),
+        ({"offset": 100, "length": 128}, "lies at bytes 100 to 228 of 'data', which has 200"),
+        ({"offset": -4, "length": 128}, "lies at bytes -4"),
+        ({"offset": "much"}, "has no sensible place for initializer 'fc1.weight'"),
+    ],
+)
+def test_external_data_that_lies(tmp_path: Path, entries: Any, text: str) -> None:
+    (tmp_path / "data").write_bytes(bytes(200))
+    with pytest.raises(ModelError, match=text):
+        ot.load_onnx(saved(tmp_path / "net.onnx", external("data", **entries)))
+
+
+def test_external_data_that_is_missing_or_out_of_reach(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="keeps initializer 'fc1"):
+        ot.load_onnx(saved(tmp_path / "net.onnx", external("gone")))
+    with pytest.raises(ModelError, match="give load_onnx the path of the model"):
+        ot.load_onnx(external("gone"))
+
+
+def test_a_shape_that_claims_more_than_there_is() -> None:
+    proto = mlp()
+    proto.graph.initializer[0].dims[0] = 2**40
+    with pytest.raises(
+        ModelError, match=r"of shape \(1099511627776, 8\), which takes 351843720888"
+    ):
+        ot.load_onnx(proto)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"not onnx at all", "is not an ONNX model"),
+        (b"", "is not an ONNX model: it holds no graph"),
+        (mlp().SerializeToString()[:-50], "is not an ONNX model, or it has been cut off"),
+        (mlp(opset=27).SerializeToString(), "is of opset 27; ONNX Runtime loads up to 26"),
+    ],
+)
+def test_files_that_are_no_models(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=text):
+        ot.load_onnx(path)
+
+
+def test_a_model_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxtape.interop import reading
+
+    path = saved(tmp_path / "net.onnx", mlp())
+    monkeypatch.setattr(reading, "LARGEST_MODEL", 100)
+    with pytest.raises(ModelError, match=r"'net.onnx' is larger than 100 bytes, its weights incl"):
+        ot.load_onnx(path)
+    (tmp_path / "data").write_bytes(W1.tobytes())
+    monkeypatch.setattr(reading, "LARGEST_MODEL", external("data").ByteSize() + 100)
+    with pytest.raises(ModelError, match="is larger than"):
+        ot.load_onnx(saved(tmp_path / "net.onnx", external("data")))
+
+
+def test_weights_that_the_model_fills_itself(tmp_path: Path) -> None:
+    """As in files of which only the architecture counts; trained, they are initializers."""
+    proto = model_of(
+        [
+            helper.make_node(
+                "ConstantOfShape", ["shape"], ["w"], value=tensors(v=np.float32([0.5]))[0]
+            ),
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("Gemm", ["x", "w"], ["h"]),
+            helper.make_node("ReduceSum", ["zeros"], ["none"], keepdims=0),
+            helper.make_node("Add", ["h", "none"], ["logits"]),
+        ],
+        tensors(shape=np.int64([4, 3])),
+    )
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.path == "w"
+    same = onnx.load(model.save_onnx(tmp_path / "same.onnx"))
+    assert same == proto
+    weight.assign(W1[:, :3])
+    path = model.save_onnx(tmp_path / "out.onnx")
+    np.testing.assert_allclose(run(path, x=X)[0], X @ W1[:, :3], rtol=1e-5)
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot read the ONNX model '.*gone.onnx': there is no"):
+        ot.load_onnx(tmp_path / "gone.onnx")
+    with pytest.raises(ModelError, match="it is a folder"):
+        ot.load_onnx(tmp_path)
+
+
+def test_graphs_that_are_broken() -> None:
+    unknown = model_of([helper.make_node("Frobnicate", ["x"], ["logits"])], [], opset=21)
+    with pytest.raises(ModelError, match=r"the operator Frobnicate .*which ONNX does not have"):
+        ot.load_onnx(unknown)
+    dangling = model_of([helper.make_node("Relu", ["nowhere"], ["logits"], "r")], [], opset=21)
+    with pytest.raises(ModelError, match=r"node 'r' \(Relu\) reads 'nowhere', which nothing has"):
+        ot.load_onnx(dangling)

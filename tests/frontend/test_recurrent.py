@@ -1,0 +1,215 @@
+"""Recurrent layers and the operators under them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxtape as ot
+from onnxtape.engine import B
+from tests.reference import parity
+
+
+@pytest.mark.parametrize("name", parity.names("recurrent"))
+def test_as_keras(name: str) -> None:
+    parity.check("recurrent", name, rtol=2e-5, atol=2e-5)
+
+
+# The operators, as ONNX Runtime computes them and as a compiled step does -------------------------
+
+H = 3
+
+
+def _operands(op: str, directions: int, extras: dict[int, np.ndarray[Any, Any]]) -> list[Any]:
+    rows = {"RNN": 1, "GRU": 3, "LSTM": 4}[op] * H
+    rng = np.random.default_rng(0)
+
+    def part(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.uniform(-1, 1, shape).astype(np.float32)
+
+    inputs: list[Any] = [part(4, 2, 3), part(directions, rows, 3), part(directions, rows, H)]
+    inputs += [part(directions, 2 * rows)]
+    inputs += [extras.get(i) for i in range(4, 1 + max([3, *extras]))]
+    return inputs
+
+
+STATE = np.random.default_rng(1).uniform(-1, 1, (1, 2, H)).astype(np.float32)
+PEEPHOLES = np.random.default_rng(2).uniform(-1, 1, (1, 3 * H)).astype(np.float32)
+LENGTHS = np.asarray([4, 2], np.int32)
+OPERATORS: list[tuple[str, dict[str, Any], dict[int, Any]]] = [
+    ("RNN", {"activations": ["Affine"], "activation_alpha": [0.7], "activation_beta": [0.1]}, {}),
+    ("RNN", {"direction": "bidirectional", "clip": 0.4}, {4: LENGTHS}),
+    ("RNN", {"activations": ["ScaledTanh"], "activation_alpha": [1.3], "activation_beta": [0.7]},
+     {5: STATE}),
+    ("GRU", {"direction": "reverse"}, {4: LENGTHS, 5: STATE}),
+    ("GRU", {"linear_before_reset": 1, "activations": ["HardSigmoid", "Softsign"]}, {5: STATE}),
+    ("LSTM", {"direction": "reverse"}, {4: LENGTHS, 5: STATE, 6: STATE[::-1], 7: PEEPHOLES}),
+    ("LSTM", {"direction": "bidirectional", "activations": ["sigmoid", "TANH", "relu"] * 2}, {}),
+    ("LSTM", {"input_forget": 1}, {5: STATE, 6: STATE}),
+    ("LSTM", {"clip": 0.5}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "attributes", "extras"), OPERATORS)
+@pytest.mark.parametrize("known_length", [True, False])
+def test_a_compiled_step_computes_what_the_operator_does(
+    op: str, attributes: dict[str, Any], extras: dict[int, Any], known_length: bool
+) -> None:
+    """Its own forward pass, written out or as a Scan, stands in for the operator there."""
+    directions = 2 if attributes.get("direction") == "bidirectional" else 1
+    x, *others = _operands(op, directions, extras)
+    outputs = 3 if op == "LSTM" else 2
+    weights = [None if w is None else ot.convert_to_tensor(w) for w in others]
+
+    def apply(x: Any) -> Any:
+        return B.op_multi(op, x, *weights, outputs=outputs, hidden_size=H, **attributes)
+
+    @ot.function(fallback="error", input_signature=[ot.TensorSpec((None, 2, 3))])
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            tape.watch(x)
+            made = apply(x)
+            total = sum(ot.ops.sum(y * y) for y in made)
+        return [*made, tape.gradient(total, x)]
+
+    if known_length:
+        step = ot.function(step.python_function, fallback="error")
+    found = [y.numpy() for y in step(x)]
+    operators = {node.op_type for node in step.get_concrete_function(x).model.graph.node}
+    assert op not in operators
+    assert ("Scan" in operators) is not known_length
+    expected = [y.numpy() for y in apply(ot.convert_to_tensor(x))]
+    for actual, wanted in zip(found, expected, strict=False):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_scan_is_that_of_the_written_out_steps() -> None:
+    layer = ot.layers.LSTM(3, return_sequences=True)
+    layer.build((None, None, 2))
+    x = np.random.default_rng(0).normal(size=(2, 5, 2)).astype(np.float32)
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = layer(x)
+            loss = ot.ops.sum(y * y)
+        return tape.gradient(loss, layer.trainable_weights)
+
+    known = ot.function(step, fallback="error")(x)
+    dynamic = ot.function(step, fallback="error", input_signature=[ot.TensorSpec((None, None, 2))])
+    for length in (5, 3, 1):
+        eager = step(ot.convert_to_tensor(x[:, :length]))
+        for a, b in zip(dynamic(x[:, :length]), eager, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    for a, b in zip(known, step(ot.convert_to_tensor(x)), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    assert dynamic.trace_count == 1
+
+
+def test_long_sequences_are_not_written_out() -> None:
+    layer = ot.layers.SimpleRNN(2)
+    layer.build((None, None, 2))
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            total = ot.ops.sum(layer(x))
+        return tape.gradient(total, layer.trainable_weights)
+
+    for length, wanted in ((128, False), (129, True)):
+        graph = step.get_concrete_function(ot.TensorSpec((2, length, 2))).model.graph
+        assert ("Scan" in {node.op_type for node in graph.node}) is wanted
+    x = np.random.default_rng(0).normal(size=(2, 129, 2)).astype(np.float32)
+    for found, eager in zip(step(x), step.python_function(ot.convert_to_tensor(x)), strict=True):
+        np.testing.assert_allclose(found.numpy(), eager.numpy(), rtol=1e-4, atol=1e-5)
+
+
+# Dropout ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("option", ["dropout", "recurrent_dropout"])
+def test_dropout_only_in_training_and_one_mask_for_all_steps(kind: str, option: str) -> None:
+    layer = getattr(ot.layers, kind)(8, return_sequences=True, seed=3, **{option: 0.5})
+    x = np.ones((2, 4, 6), np.float32)
+    plain = layer(x, training=False).numpy()
+    np.testing.assert_array_equal(layer(x).numpy(), plain)
+    dropped = layer(x, training=True).numpy()
+    assert not np.allclose(dropped, plain)
+    assert not np.allclose(layer(x, training=True).numpy(), dropped)
+
+
+def test_inputs_are_dropped_alike_in_all_steps() -> None:
+    """An RNN that hands on its inputs shows which of them were dropped."""
+    layer = ot.layers.SimpleRNN(4, activation="linear", use_bias=False, dropout=0.5, seed=1,
+                                return_sequences=True)  # fmt: skip
+    layer.build((None, 5, 4))
+    layer.set_weights([np.eye(4), np.zeros((4, 4))])
+    y = layer(np.ones((3, 5, 4), np.float32), training=True).numpy()
+    assert set(np.unique(y)) == {0.0, 2.0}
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1], y.shape))
+
+
+# What layers refuse, and what they are made of ---------------------------------------------------
+
+
+def test_weights_have_keras_names_and_shapes() -> None:
+    layer = ot.layers.GRU(3)
+    layer.build((None, None, 2))
+    assert [w.shape for w in layer.weights] == [(2, 9), (3, 9), (2, 9)]
+    assert [w.name for w in layer.weights] == ["kernel", "recurrent_kernel", "bias"]
+    lstm = ot.layers.LSTM(2)
+    lstm.build((None, None, 2))
+    np.testing.assert_array_equal(lstm.get_weights()[2], [0, 0, 1, 1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ot.layers.LSTM(0), "LSTMCell needs a positive number of units, not 0"),
+        (lambda: ot.layers.GRU(2, dropout=1.0), r"dropout lies in \[0, 1\), not at 1.0"),
+        (lambda: ot.layers.LSTM(2, stateful=True), "stateful=True is not supported"),
+        (lambda: ot.layers.RNN(ot.layers.Dense(2)), "has no state_size"),
+        (lambda: ot.layers.StackedRNNCells([]), "needs at least one cell"),
+        (lambda: ot.layers.Bidirectional(ot.layers.Dense(2)), "takes a recurrent layer"),
+        (
+            lambda: ot.layers.Bidirectional(ot.layers.GRU(2), merge_mode="max"),
+            "merge_mode is one of 'concat', .* not 'max'",
+        ),
+        (
+            lambda: ot.layers.Bidirectional(ot.layers.GRU(2), backward_layer=ot.layers.GRU(2)),
+            "one of layer and backward_layer has go_backwards=True",
+        ),
+        (lambda: ot.layers.TimeDistributed(3), "TimeDistributed takes a layer, not 3"),
+    ],
+)
+def test_arguments_that_make_no_layer(make: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda x: ot.layers.LSTM(2)(x[0]), r"needs inputs of shape \(batch, time, features\)"),
+        (lambda x: ot.layers.GRU(2)(x, mask=x), r"takes a mask of shape \(batch, time\)"),
+        (
+            lambda x: ot.layers.LSTM(3)(x, initial_state=[x[:, 0]]),
+            "has 2 states, but initial_state has 1",
+        ),
+        (
+            lambda x: ot.layers.TimeDistributed(ot.layers.Dense(2))(x[0]),
+            r"needs inputs of shape \(batch, time, ...\)",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call(ot.ops.zeros((2, 4, 3)))
+
+
+def test_a_length_that_is_needed_and_unknown() -> None:
+    layer = ot.layers.LSTM(2, activation="gelu")
+    with pytest.raises(ValueError, match="its sequences' length must be known"):
+        layer(ot.Input((None, 3)))
