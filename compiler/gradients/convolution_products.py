@@ -137,16 +137,14 @@ def _remainders(window: Window, image: Shape, maps: Shape, kernel: Shape) -> lis
 def _turned(b: B, maps: Any, w: Any, window: Window) -> Any:
     """The gradient by a Conv, or None where there is none of this kind."""
     shape, group = b.shape(w), window.group
-    if shape is None or not is_static(shape) or any(s != 1 for s in window.strides):
+    if shape is None or not is_static(shape):
         return None
-    count, rank = len(shape), window.rank
-    rest = [e - 1 for e in window.extents(shape[2:])] * 2
-    pads = [r - p for r, p in zip(rest, window.pads, strict=True)]
-    if min(pads) < 0:
+    pads = _turned_pads(window, shape[2:])
+    if pads is None:
         return None
-    lowest = [-(2**31)] * rank
+    count = len(shape)
     if math.prod(shape[2:]) > 1:
-        w = b.op("Slice", w, [-1] * rank, lowest, window.axes, [-1] * rank)
+        w = _turned_round(b, w, window)
     # From (group * outs, ins, ...) to (group * ins, outs, ...).
     outs, ins = shape[0] // group, shape[1]
     if group == 1:
@@ -156,6 +154,24 @@ def _turned(b: B, maps: Any, w: Any, window: Window) -> Any:
         w = b.op("Transpose", w, perm=[0, 2, 1, *range(3, count + 1)])
         w = b.op("Reshape", w, [group * ins, outs, *shape[2:]])
     return b.op("Conv", maps, w, **{**window.attributes(), "pads": pads})
+
+
+def _turned_pads(window: Window, kernel: Sequence[int]) -> list[int] | None:
+    """The pads with which the kernel turned round leads from the maps to the image.
+
+    None where it does not: with strides, or with more zeros than the kernel reaches over.
+    """
+    if any(s != 1 for s in window.strides):
+        return None
+    rest = [e - 1 for e in window.extents(kernel)] * 2
+    pads = [r - p for r, p in zip(rest, window.pads, strict=True)]
+    return None if min(pads) < 0 else pads
+
+
+def _turned_round(b: B, w: Any, window: Window) -> Any:
+    """The kernel with its spatial axes reversed."""
+    back = [-1] * window.rank
+    return b.op("Slice", w, back, [-(2**31)] * window.rank, window.axes, back)
 
 
 # By the kernel --------------------------------------------------------------------------------
@@ -168,6 +184,10 @@ def kernel_gradient(b: B, image: Any, maps: Any, window: Window, w: Any) -> Any:
     the maps: per image and then summed, or, where the kernel is large against image and maps, over
     all images at once, for which both are transposed first. Depthwise kernels take sums of plain
     products. Otherwise by a Conv over swapped axes, which sizes do not matter to.
+
+    With stride 1, and maps that have at most half the image's channels, image and maps change
+    places: slices of the maps take 24 ms instead of 717 for 64x128x28 to 1 with 7x7, 7.8 instead of
+    18 for 20x48x32 to 16 with 3x3, and no 1.2 GB.
 
     Milliseconds on 2 cores (images x channels x size, kernel, stride): in the order per image /
     at once / Conv; the first is taken where twice the kernel's elements are fewer than those of an
@@ -186,13 +206,30 @@ def kernel_gradient(b: B, image: Any, maps: Any, window: Window, w: Any) -> Any:
     if not (is_static(whole) and is_static(parts) and is_static(shape)):
         return _by_conv(b, image, maps, window, w)
     kernel, places = list(shape), list(parts[1:])
+    few_maps = window.group == 1 and 2 * kernel[0] <= kernel[1]
+    if few_maps and (rest := _turned_pads(window, kernel[2:])) is not None:
+        # Few maps, many channels of the image: slices of the maps are the smaller ones.
+        turned, exchanged = replace(window, pads=rest), [kernel[1], kernel[0], *kernel[2:]]
+        found = _products(b, maps, image, turned, exchanged, list(whole[1:]))
+        swapped = b.op("Transpose", found, perm=[1, 0, *window.axes])
+        return _turned_round(b, swapped, window)
+    return _products(b, image, maps, window, kernel, places)
+
+
+def _products(
+    b: B, image: Any, maps: Any, window: Window, kernel: list[int], places: list[int]
+) -> Any:
+    """By products of the image's slices with the maps; all sizes but the batch are known."""
+    whole = (b.shape(image) or ())[1:]
     if any(window.pads):
         # For all axes: ONNX Runtime 1.32 fails where it moves Transposes past a Pad of some axes.
         before, after = window.pads[: window.rank], window.pads[window.rank :]
         image = b.op("Pad", image, [0, 0, *before, 0, 0, *after])
     if kernel[1] == 1 and kernel[0] == window.group:
         return _depthwise(b, image, maps, window, kernel, places)
-    if window.group > 1 or 2 * math.prod(kernel) <= math.prod(whole) + math.prod(parts):
+    if window.group > 1 or 2 * math.prod(kernel) <= math.prod(whole) + kernel[0] * math.prod(
+        places
+    ):
         return _per_image(b, image, maps, window, kernel, places)
     return _at_once(b, image, maps, window, kernel, places)
 

@@ -43,14 +43,15 @@ class CallbackList(Callback):
         **params: Any,
     ) -> None:
         super().__init__()
-        self.callbacks: list[Callback] = [] if callbacks is None else nest.flatten(callbacks)
-        for callback in self.callbacks:
+        given: list[Any] = [] if callbacks is None else nest.flatten(callbacks)
+        for callback in given:
             if not isinstance(callback, Callback):
                 wrong = callback.__name__ if isinstance(callback, type) else repr(callback)
                 raise TypeError(
                     f"callbacks are objects of ot.callbacks.Callback, not {wrong}; "
                     "LambdaCallback(on_epoch_end=function) makes one of a function"
                 )
+        self.callbacks: list[Callback] = given
         if add_history and not any(isinstance(c, History) for c in self.callbacks):
             self.callbacks.append(History())
         if add_progbar and not any(isinstance(c, ProgbarLogger) for c in self.callbacks):

@@ -73,11 +73,7 @@ class MonitorCallback(Callback):
             warnings.warn_explicit(
                 f"{type(self).__name__} watches '{self.monitor}', but the logs have "
                 f"{', '.join(logs or {}) or 'nothing'}"
-                + (
-                    "; val_ names need validation_data"
-                    if self.monitor.startswith("val_")
-                    else ""
-                ),
+                + ("; val_ names need validation_data" if self.monitor.startswith("val_") else ""),
                 UserWarning,
                 *context.user_place(),
             )

@@ -7,6 +7,7 @@ to have few crossings; places on a rank are those nearest to the neighbours' tha
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ def place(
             chain.append(fresh)
             fresh += 1
         chain.append(target)
-        short.extend(zip(chain, chain[1:], strict=False))
+        short.extend(itertools.pairwise(chain))
         chains.append(chain)
     above: dict[int, list[int]] = defaultdict(list)
     below: dict[int, list[int]] = defaultdict(list)
@@ -81,7 +82,7 @@ def place(
     top, ys, spans = 0.0, {}, []
     for row in rows:
         height = max((sizes[n][1] for n in row if n in sizes), default=0.0)
-        ys.update({node: top + height / 2 for node in row})
+        ys.update(dict.fromkeys(row, top + height / 2))
         spans.append((top, top + height))
         top += height + rank_gap
     routes = []
@@ -146,7 +147,7 @@ def _ordered(
 
 def _crossings(rows: list[list[int]], below: Mapping[int, list[int]]) -> int:
     total = 0
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in itertools.pairwise(rows):
         position = {node: p for p, node in enumerate(following)}
         seen: list[int] = []
         for node in row:

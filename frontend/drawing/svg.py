@@ -37,7 +37,7 @@ def text_width(text: str, size: float = SIZE, bold: bool = False) -> float:
     for character in text:
         if character in "iIl.,:;|'!()[]{} jft":
             units += 0.33
-        elif character in "mwMW@→━×":
+        elif character in "mwMW@→━\N{MULTIPLICATION SIGN}":
             units += 0.9
         elif character.isupper():
             units += 0.7

@@ -9,8 +9,8 @@ from onnxtape import nest
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
-from onnxtape.naming import to_snake_case
 from onnxtape.models.summary import print_summary
+from onnxtape.naming import to_snake_case
 from onnxtape.ops.axes import may_equal, refused
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxtape import context, nest, ops
 from onnxtape.engine import convert_to_tensor
 from onnxtape.tensor import Tensor
-from onnxtape.training.arrays import class_weights, packed, split, unpack_x_y_sample_weight
+from onnxtape.training.arrays import class_weights, split, unpack_x_y_sample_weight
 from onnxtape.training.batch_function import BatchFunction
 from onnxtape.training.compilation import Compilation
 from onnxtape.training.data_adapter import Epochs, is_array_data, make_batches
