@@ -220,7 +220,7 @@ def _products(
     b: B, image: Any, maps: Any, window: Window, kernel: list[int], places: list[int]
 ) -> Any:
     """By products of the image's slices with the maps; all sizes but the batch are known."""
-    whole = (b.shape(image) or ())[1:]
+    whole = [d for d in (b.shape(image) or ())[1:] if isinstance(d, int)]
     if any(window.pads):
         # For all axes: ONNX Runtime 1.32 fails where it moves Transposes past a Pad of some axes.
         before, after = window.pads[: window.rank], window.pads[window.rank :]
