@@ -71,6 +71,12 @@ EQUATIONS: list[tuple[str, list[Shape]]] = [
 ]
 
 CASES: list[Case] = [
-    Case("Einsum", [spread(s, seed=i) for i, s in enumerate(shapes)], {"equation": equation})
+    Case(
+        "Einsum",
+        [spread(s, seed=i) for i, s in enumerate(shapes)],
+        {"equation": equation},
+        # ONNX Runtime refuses capital letters where the result is implicit.
+        portable=equation != "bA",
+    )
     for equation, shapes in EQUATIONS
 ]
