@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         run_functions_eagerly,
     )
     from onnxtape.custom_gradients import custom_gradient
-    from onnxtape.drawing import plot_model
+    from onnxtape.drawing import plot_model, plot_step
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
     from onnxtape.functional import Input
@@ -96,6 +96,7 @@ _MEMBERS = {
     "load_onnx": "interop",
     "load_training_info": "interop",
     "plot_model": "drawing",
+    "plot_step": "drawing",
     "recompute": "recomputation",
     "value_and_grad": "transforms",
     "vjp": "transforms",
@@ -152,6 +153,7 @@ __all__ = [
     "ops",
     "optimizers",
     "plot_model",
+    "plot_step",
     "random",
     "recompute",
     "regularizers",

@@ -87,12 +87,13 @@ def place(
         top += height + rank_gap
     routes = []
     for chain in chains:
-        points: list[Point] = []
+        # Straight through each rank, so that it does not cut the boxes there.
+        first, last = chain[0], chain[-1]
+        points: list[Point] = [(xs[first] - left, spans[ranks[first]][1])]
         for node in chain[1:-1]:
-            # Straight through the rank, so that it does not cut the boxes beside it.
             start, end = spans[ranks[node]]
             points += [(xs[node] - left, start), (xs[node] - left, end)]
-        routes.append(points)
+        routes.append([*points, (xs[last] - left, spans[ranks[last]][0])])
     centres = {node: (xs[node] - left, ys[node]) for node in sizes}
     return Layout(centres, routes, right - left, max(top - rank_gap, 0.0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -287,7 +288,8 @@ def _described(given: Any, options: Options) -> str:
         shape = _shape(part.shape) if options.shapes else ""
         dtype = str(part.dtype) if options.dtypes else ""
         texts.append(" ".join(text for text in (shape, dtype) if text))
-    return ", ".join(texts)
+    counts = Counter(texts)
+    return ", ".join(f"{n} times {text}" if n > 1 else text for text, n in counts.items())
 
 
 def _shape(shape: Any) -> str:
