@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from onnxtape.variable import Variable
 
 #: What every ONNX Runtime since 1.18 loads; onnx's own default is newer.
 IR_VERSION = 10
+
+_PASSES_VARIABLE = "ONNXTAPE_PASSES"
 
 #: Whether the verifier runs between passes; the tests switch it on.
 verify_passes = False
@@ -251,7 +254,21 @@ def _finish(
 
 
 def default_passes() -> list[GraphPass]:
-    """The passes every step goes through, in order."""
+    """The passes every step goes through, in order.
+
+    None of them where the environment variable ONNXTAPE_PASSES is "none", to tell a defect of a
+    pass from any other: the graph is then run as it was traced and differentiated.
+
+    Raises:
+        ValueError: the variable is something else than "none", "all" or empty.
+    """
+    wanted = os.environ.get(_PASSES_VARIABLE) or "all"
+    if wanted not in ("all", "none"):
+        raise ValueError(
+            f"the environment variable {_PASSES_VARIABLE} is 'none' or 'all', not {wanted!r}"
+        )
+    if wanted == "none":
+        return []
     return [
         UseSuperseding(),
         RemoveDeadCode(),

@@ -1,0 +1,67 @@
+"""Compiled steps give the same numbers without compiler passes, for every workload there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnxtape as ot
+from onnxtape import tracing
+
+ROOT = Path(__file__).parent.parent.parent
+WORKLOADS = sorted(
+    path.stem for path in (ROOT / "benchmarks/workloads").glob("*.py") if path.stem[0] != "_"
+)
+STEPS = 4
+#: Rows of each batch: what is compared does not depend on how many there are.
+ROWS = 4
+
+
+def build(name: str) -> Callable[[], float]:
+    """onnxtape's step of a workload, on the first rows of each of its batches."""
+    from benchmarks import workloads
+
+    workload = workloads.load(name)
+    problem = workload.problem()
+    batches = [tuple(array[:ROWS] for array in batch) for batch in problem.batches]
+    ot.set_seed(0)
+    return workload.builders["onnxtape"](workloads.Problem(problem.weights, batches))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_trains_alike_with_and_without_passes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("ONNXTAPE_PASSES", "none")
+    step = build(name)
+    plain = [step() for _ in range(STEPS)]
+    monkeypatch.setenv("ONNXTAPE_PASSES", "all")
+    step = build(name)
+    passed = [step() for _ in range(STEPS)]
+    np.testing.assert_allclose(passed, plain, rtol=1e-4)
+    assert len(set(plain)) == STEPS  # it trains
+
+
+def test_none_leaves_the_graph_as_it_was_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(x: ot.Tensor) -> ot.Tensor:
+        return ot.ops.exp(x) + ot.ops.exp(x)
+
+    x = np.ones((2, 3), np.float32)
+
+    def nodes() -> list[str]:
+        return [n.op_type for n in ot.function(twice).get_concrete_function(x).model.graph.node]
+
+    assert nodes() == ["Exp", "Add"]
+    monkeypatch.setenv("ONNXTAPE_PASSES", "none")
+    assert tracing.default_passes() == []
+    assert nodes() == ["Exp", "Exp", "Add"]
+
+
+def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXTAPE_PASSES", "fast")
+    with pytest.raises(ValueError, match="ONNXTAPE_PASSES is 'none' or 'all', not 'fast'"):
+        ot.function(lambda x: x + 1)(np.ones(2, np.float32))
