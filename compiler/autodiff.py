@@ -23,6 +23,7 @@ from onnxtape.compiler.errors import (
 )
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.sequences import without_sequences
+from onnxtape.compiler.target import Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -226,6 +227,8 @@ def differentiate(
     targets: Sequence[ir.Value | str],
     sources: Sequence[ir.Value | str],
     output_gradients: Sequence[ir.Value | None] | None = None,
+    *,
+    provider: str = "cpu",
 ) -> list[ir.Value | None]:
     """Append to `graph` the backward pass of the sum of `targets`.
 
@@ -235,6 +238,7 @@ def differentiate(
         targets: floating-point values of the graph, or their names.
         sources: values of the graph, or their names: inputs, initializers or intermediates.
         output_gradients: one cotangent per target; ones where None.
+        provider: the execution provider that the graph is for, which lowerings are chosen by.
 
     Returns:
         One value per source: the gradient, with the source's shape and dtype, or None where the
@@ -268,7 +272,7 @@ def differentiate(
         return by_name[value]
 
     return backward(
-        GraphBuilder(graph, opset=opset),
+        GraphBuilder(graph, opset=opset, target=Target(provider)),
         records_of(graph),
         [resolve(t) for t in targets],
         [resolve(s) for s in sources],

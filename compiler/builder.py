@@ -20,6 +20,7 @@ from onnxtape.compiler.dims import Dim, Shape, is_static, same_dim, same_shape
 from onnxtape.compiler.dtypes import DType
 from onnxtape.compiler.errors import Phase, Provenance, UnknownRankError
 from onnxtape.compiler.record import Record
+from onnxtape.compiler.target import CPU, Target
 
 V = TypeVar("V")
 
@@ -29,6 +30,11 @@ class Builder(abc.ABC, Generic[V]):
 
     #: The default-domain opset whose operators `emit` takes.
     opset: int = 21
+
+    @property
+    def target(self) -> Target:
+        """Where the operators will run: what lowerings are chosen by."""
+        return CPU
 
     # What an implementation provides ------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
 from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
+from onnxtape.compiler.target import CPU, Target
 
 #: The key of a graph's `meta` under which values are noted that are computed again: value -> value.
 SUPERSEDED = "onnxtape.superseded"
@@ -42,19 +43,26 @@ class GraphBuilder(Builder[ir.Value]):
         opset: the default-domain opset version of the emitted operators; it rises, and the
             graph's with it, where an operator needs a later one.
         around: where `graph` is a subgraph, the builder of the graph that it is to be part of.
+        target: where the graph is to run; that of `around` where there is one.
 
     Attributes:
         provenance: the user's place, noted on each node; None keeps no notes.
     """
 
     def __init__(
-        self, graph: ir.Graph | None, *, opset: int = 21, around: GraphBuilder | None = None
+        self,
+        graph: ir.Graph | None,
+        *,
+        opset: int = 21,
+        around: GraphBuilder | None = None,
+        target: Target = CPU,
     ) -> None:
         registry.collect()
         self.graph = graph
         self.opset = opset
         self.provenance: Provenance | None = None if around is None else around.provenance
         self._around = around
+        self._target = target if around is None else around.target
         if around is None:
             self._taken, self._context = _shared(graph, opset)
         else:
@@ -63,6 +71,10 @@ class GraphBuilder(Builder[ir.Value]):
         self._counter = 0
 
     # Builder ------------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target:
+        return self._target
 
     def emit(
         self,

@@ -19,6 +19,7 @@ from onnxtape.compiler.dtypes import DType, is_floating
 from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
 from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
+from onnxtape.compiler.target import CPU, Target
 from onnxtape.errors import (
     DtypeError,
     ExecutionError,
@@ -155,6 +156,10 @@ class TensorBuilder(Builder[Tensor]):
     """The compiler's `Builder` over tensors: what operations and gradient rules write with."""
 
     opset = OPSET
+
+    @property
+    def target(self) -> Target:
+        return CPU if _state.symbolic is None else _state.symbolic.builder.target
 
     def emit(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxtape import context
 from onnxtape.arguments import Arguments
 from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.target import Target
 from onnxtape.errors import ExecutionError, TracingError
 from onnxtape.input_signature import InputSignature
 from onnxtape.signature import Family, generalize, mismatch
@@ -176,6 +177,7 @@ class Traces:
         self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
     ) -> ConcreteFunction:
         from onnxtape.concrete import ConcreteFunction
+        from onnxtape.runtime.providers import primary_provider
         from onnxtape.tracing import InputSpec, trace
 
         specs = [
@@ -188,7 +190,9 @@ class Traces:
 
         self.count += 1
         try:
-            traced = trace(self._name, specs, call, may_create=not self._has_compiled)
+            target = Target(primary_provider(self._providers))
+            may_create = not self._has_compiled
+            traced = trace(self._name, specs, call, may_create=may_create, target=target)
             concrete = ConcreteFunction(traced, self._providers)
             self._has_compiled = True
             return concrete

@@ -25,6 +25,7 @@ from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.superseded import UseSuperseding
 from onnxtape.compiler.passes.transposes import SinkTransposes
+from onnxtape.compiler.target import CPU, Target
 from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
 from onnxtape.tensor import SymbolicDim, Tensor
@@ -89,15 +90,16 @@ class Trace:
 
     Args:
         may_create: whether variables may be created (the first trace of a function).
+        target: where the graph will run.
     """
 
     none_dims = False
     parent: context.SymbolicContext | None = None
     hidden_tapes = ()
 
-    def __init__(self, name: str, *, may_create: bool = True) -> None:
+    def __init__(self, name: str, *, may_create: bool = True, target: Target = CPU) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
-        self.builder = GraphBuilder(self.graph, opset=OPSET)
+        self.builder = GraphBuilder(self.graph, opset=OPSET, target=target)
         self.slots: dict[Variable, _Slot] = {}
         self._may_create = may_create
         self._lifted: dict[int, tuple[Tensor, ir.Value]] = {}
@@ -166,6 +168,7 @@ def trace(
     call: Callable[[Sequence[Tensor]], Any],
     *,
     may_create: bool,
+    target: Target = CPU,
 ) -> TracedStep:
     """Run `call` on symbolic inputs and return the step that it makes.
 
@@ -173,11 +176,12 @@ def trace(
         specs: the batch inputs.
         call: takes one tensor per spec; returns a nested structure.
         may_create: whether it may create variables.
+        target: where the graph will run.
 
     Raises:
         TracingError: Python asked for a tensor's value.
     """
-    step = Trace(name, may_create=may_create)
+    step = Trace(name, may_create=may_create, target=target)
     tensors = []
     for spec in specs:
         value = step.builder.declare(spec.name, spec.dtype, spec.shape)
@@ -249,12 +253,12 @@ def _finish(
         state.append(StateEntry(name, name, output_name, variable.role))
 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
-    run_passes(model, default_passes(), verify=verify_passes)
+    run_passes(model, default_passes(builder.target), verify=verify_passes)
     return TracedStep(model, list(specs), output_names, returned, results, state, list(step.slots))
 
 
-def default_passes() -> list[GraphPass]:
-    """The passes every step goes through, in order.
+def default_passes(target: Target = CPU) -> list[GraphPass]:
+    """The passes that a step for this target goes through, in order.
 
     None of them where the environment variable ONNXTAPE_PASSES is "none", to tell a defect of a
     pass from any other: the graph is then run as it was traced and differentiated.
@@ -269,7 +273,7 @@ def default_passes() -> list[GraphPass]:
         )
     if wanted == "none":
         return []
-    return [
+    passes: list[GraphPass] = [
         UseSuperseding(),
         RemoveDeadCode(),
         FoldConstants(_evaluate),
@@ -277,9 +281,10 @@ def default_passes() -> list[GraphPass]:
         EliminateCommonSubexpressions(),
         SinkTransposes(),
         FoldScale(),
-        ColumnSumsAsProducts(),
-        RemoveDeadCode(),
     ]
+    if target.is_cpu:
+        passes.append(ColumnSumsAsProducts())
+    return [*passes, RemoveDeadCode()]
 
 
 def _evaluate(

@@ -88,6 +88,15 @@ def resolve_providers(providers: Providers = None) -> ResolvedProviders:
     return resolved
 
 
+def primary_provider(providers: Providers = None) -> str:
+    """The short name, such as "cpu" or "cuda", of the provider that is wanted most.
+
+    Raises:
+        ProviderError: see `resolve_providers`.
+    """
+    return _short(resolve_providers(providers)[0][0])
+
+
 def _is_pair(value: object) -> bool:
     """Whether `value` is one (name, options) pair and not a sequence of names."""
     return (
