@@ -40,7 +40,8 @@ def put_slices(b: B, x: Any, indices: Any, g: Any, axis: int) -> Any:
         g: of x's shape with the dimensions of `indices` in the place of `axis`.
     """
     rank = b.known_rank(x, "Gather's gradient")
-    places = b.op("Unsqueeze", indices, [-1])
+    # ScatterND takes int64 only.
+    places = b.op("Unsqueeze", b.cast(indices, np.dtype(np.int64)), [-1])
     if axis == 0:
         return scatter_add(b, "ScatterND", b.full_like(x, 0.0), places, g)
     # ScatterND indexes leading axes only: bring the gathered axis to the front and back.

@@ -23,6 +23,9 @@ def _gather() -> list[Case]:
     return [
         Case("Gather", [spread((3, 2, 4)), ints(i)], {"axis": axis}, note=f"at={i}")
         for axis, i in product((0, 1, 2, -1, -3), GATHERED)
+    ] + [
+        Case("Gather", [spread((3, 2)), np.asarray([1, 0, 1], np.int32)], {"axis": axis}, note="32")
+        for axis in (0, 1)
     ]
 
 
