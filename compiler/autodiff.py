@@ -21,6 +21,7 @@ from onnxtape.compiler.errors import (
     UnknownRankError,
     located,
 )
+from onnxtape.compiler.guards import with_guarded_softmax
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.sequences import without_sequences
 from onnxtape.compiler.target import Target
@@ -66,7 +67,8 @@ def backward(
                 f"a gradient needs a floating-point target, not {b.dtype(target)}; "
                 "cast it, or differentiate the value it was computed from"
             )
-    path = _path(b, without_sequences(b, records), targets, sources)
+    seen = with_guarded_softmax(without_sequences(b, records))
+    path = _path(b, seen, targets, sources)
     gradients: dict[int, list[V]] = {}
     seeds = [None] * len(targets) if output_gradients is None else output_gradients
     if len(seeds) != len(targets):
