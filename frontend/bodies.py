@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxtape import context
@@ -16,9 +15,9 @@ from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.subgraphs import GRADIENT_KEY, STOPPED, add_outputs
-from onnxtape.context import SymbolicContext
 from onnxtape.engine import B
 from onnxtape.errors import TracingError, VariableError
+from onnxtape.symbolic import SymbolicContext
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -38,7 +37,7 @@ class _Slot:
     current: Tensor
 
 
-class Body:
+class Body(SymbolicContext):
     """The symbolic context of a subgraph.
 
     Operations go into the subgraph. Tensors from around it are captured. Tapes that record around
@@ -53,8 +52,6 @@ class Body:
         parent: the context around it.
         captured: by their values in the graph.
     """
-
-    none_dims = False
 
     def __init__(self, name: str, captured: dict[ir.Value, Tensor] | None = None) -> None:
         state = context.state
@@ -92,21 +89,6 @@ class Body:
             state.tapes, state.readings = inside
 
     # SymbolicContext ------------------------------------------------------------------------------
-
-    def emit(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        attributes: Mapping[str, Any],
-        outputs: int,
-    ) -> tuple[Tensor, ...]:
-        self.builder.provenance = context.provenance()
-        symbols = [None if x is None else self.symbol(x) for x in inputs]
-        results = self.builder.emit(op_type, symbols, attributes, outputs)
-        return tuple([Tensor._from_symbol(r, self) for r in results])
-
-    def constant(self, array: npt.NDArray[Any]) -> Tensor:
-        return Tensor._from_symbol(self.builder.constant(array), self)
 
     def read(self, variable: Variable) -> Tensor:
         slot = self._slots.get(variable)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,53 +16,12 @@ from onnxtape.compiler.errors import Phase, Provenance
 from onnxtape.runtime import errors as runtime_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from types import FrameType
 
-    import numpy.typing as npt
-
-    from onnxtape.compiler.builder import Builder
+    from onnxtape.symbolic import SymbolicContext
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
     from onnxtape.variable import Variable
-
-
-class SymbolicContext(Protocol):
-    """Where operations on symbolic tensors go: a trace, or the functional API's scratch space."""
-
-    #: Whether unknown dimensions are shown as None (as Keras does), not as `SymbolicDim`.
-    none_dims: bool
-
-    #: The tapes that record around a branch or body, and do not see what happens inside.
-    @property
-    def hidden_tapes(self) -> Sequence[GradientTape]: ...
-
-    #: The context around, where this is that of a branch or of a loop's body.
-    @property
-    def parent(self) -> SymbolicContext | None: ...
-
-    @property
-    def builder(self) -> Builder[Any]: ...
-
-    def emit(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        attributes: Mapping[str, Any],
-        outputs: int,
-    ) -> tuple[Tensor, ...]: ...
-
-    def constant(self, array: npt.NDArray[Any]) -> Tensor: ...
-
-    def read(self, variable: Variable) -> Tensor: ...
-
-    def assign(self, variable: Variable, value: Tensor) -> None: ...
-
-    def created(self, variable: Variable) -> None: ...
-
-    def symbol(self, tensor: Tensor) -> Any: ...
-
-    def stopped(self, tensor: Tensor) -> Tensor: ...
 
 
 class Readings(Protocol):

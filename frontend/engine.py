@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from onnxtape.errors import (
     TracingError,
 )
 from onnxtape.tensor import SymbolicDim, Tensor
+
+if TYPE_CHECKING:
+    from onnxtape.symbolic import SymbolicContext
 
 OPSET = 21
 
@@ -221,8 +224,9 @@ class TensorBuilder(Builder[Tensor]):
         symbolic = first._symbolic
         if len(record.outputs) >= count or symbolic is None:
             return super().outputs_of(record, count)
+        inner: Any = symbolic.builder
         node = replace(record, inputs=(), outputs=(first._symbol,))
-        symbols = symbolic.builder.outputs_of(node, count)
+        symbols = inner.outputs_of(node, count)
         if symbols is None:
             return None
         return tuple(Tensor._from_symbol(symbol, symbolic) for symbol in symbols)
@@ -273,7 +277,7 @@ class TensorBuilder(Builder[Tensor]):
         record.outputs.extend(added)
         return added
 
-    def _graph(self) -> context.SymbolicContext:
+    def _graph(self) -> SymbolicContext:
         if _state.symbolic is None or _state.symbolic.none_dims:
             raise self._no_graph()
         return _state.symbolic

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxtape import context, nest
+from onnxtape import nest
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.engine import OPSET, emit
 from onnxtape.errors import TracingError
+from onnxtape.symbolic import SymbolicContext
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -83,12 +84,10 @@ class StoppedGradient:
 Call = LayerCall | OperatorCall | StoppedGradient
 
 
-class FunctionalContext:
+class FunctionalContext(SymbolicContext):
     """The symbolic context of `ot.Input`: shapes and dtypes are inferred, nothing runs."""
 
     none_dims = True
-    parent: context.SymbolicContext | None = None
-    hidden_tapes = ()
 
     def __init__(self) -> None:
         self.builder = GraphBuilder(None, opset=OPSET)
@@ -100,14 +99,11 @@ class FunctionalContext:
         attributes: Mapping[str, Any],
         outputs: int,
     ) -> tuple[Tensor, ...]:
-        self.builder.provenance = context.provenance()
-        symbols = [None if x is None else self.symbol(x) for x in inputs]
-        results = self.builder.emit(op_type, symbols, attributes, outputs)
-        made = [Tensor._from_symbol(r, self) for r in results]
-        call = OperatorCall(op_type, list(inputs), dict(attributes), made)
+        made = super().emit(op_type, inputs, attributes, outputs)
+        call = OperatorCall(op_type, list(inputs), dict(attributes), list(made))
         for tensor in made:
             tensor._history = call
-        return tuple(made)
+        return made
 
     def constant(self, array: npt.NDArray[Any]) -> Tensor:
         # Eager: it is lifted where an operation uses it, and replayed as it is.

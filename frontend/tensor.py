@@ -16,7 +16,7 @@ from onnxtape.operators import ArrayMethods, Operators
 from onnxtape.runtime import values
 
 if TYPE_CHECKING:
-    from onnxtape.context import SymbolicContext
+    from onnxtape.symbolic import SymbolicContext
     from onnxtape.variable import Variable
 
 

@@ -28,6 +28,7 @@ from onnxtape.compiler.passes.transposes import SinkTransposes
 from onnxtape.compiler.target import CPU, Target
 from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
+from onnxtape.symbolic import SymbolicContext
 from onnxtape.tensor import SymbolicDim, Tensor
 from onnxtape.variable import Variable
 
@@ -85,7 +86,7 @@ class _Slot:
     current: Tensor
 
 
-class Trace:
+class Trace(SymbolicContext):
     """The symbolic context of one trace.
 
     Args:
@@ -93,31 +94,12 @@ class Trace:
         target: where the graph will run.
     """
 
-    none_dims = False
-    parent: context.SymbolicContext | None = None
-    hidden_tapes = ()
-
     def __init__(self, name: str, *, may_create: bool = True, target: Target = CPU) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
         self.builder = GraphBuilder(self.graph, opset=OPSET, target=target)
         self.slots: dict[Variable, _Slot] = {}
         self._may_create = may_create
         self._lifted: dict[int, tuple[Tensor, ir.Value]] = {}
-
-    def emit(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        attributes: Mapping[str, Any],
-        outputs: int,
-    ) -> tuple[Tensor, ...]:
-        self.builder.provenance = context.provenance()
-        symbols = [None if x is None else self.symbol(x) for x in inputs]
-        results = self.builder.emit(op_type, symbols, attributes, outputs)
-        return tuple([Tensor._from_symbol(r, self) for r in results])
-
-    def constant(self, array: npt.NDArray[Any]) -> Tensor:
-        return Tensor._from_symbol(self.builder.constant(array), self)
 
     def read(self, variable: Variable) -> Tensor:
         slot = self.slots.get(variable)
