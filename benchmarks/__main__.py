@@ -5,10 +5,12 @@ Run from the repository's root::
     python -m benchmarks
     python -m benchmarks --peer-python .venv-peers/bin/python --json out/benchmarks.json
 
-The peers are PyTorch (eager and ``torch.compile``), JAX and TensorFlow. They take gigabytes, so
-they may live in a virtual environment of their own, which ``--peer-python`` names; onnxtape runs
-under the interpreter that runs this program. A framework that is not installed is left out, and
-one line says so.
+The peers are PyTorch (eager and ``torch.compile``), JAX, TensorFlow and ONNX Runtime's own training
+packages, which ended at 1.19.2. The first three take gigabytes, so they may live in a virtual
+environment of their own, which ``--peer-python`` names; the last cannot be installed beside
+onnxruntime, and ``--ort-training-python`` names its environment. onnxtape runs under the
+interpreter that runs this program. A framework that is not installed is left out, and one line says
+so.
 
 What makes the comparison fair:
 
@@ -33,8 +35,14 @@ What is reported for each framework:
 - *first step*: seconds from the imported framework to the first loss: building the model,
   tracing, compiling and running once. Caches on disk start empty.
 - *peak RSS*: ``ru_maxrss`` of the process after the last round, the batches included.
+- *of which step*: that, less the resident size of a process that has imported the framework and
+  what its first step loads: weights, optimizer state, batches, compiled code and activations.
 - *import*: seconds for the import statement in a fresh process, the median of three.
 - *installed*: bytes on disk of the distribution and of everything that it requires.
+
+After the table: the *floor*, the least time that the step can take on this machine (see
+`benchmarks.floor`). After all workloads: an overview, and the geometric mean of the ratios.
+``--docs docs/benchmarks.md`` writes it all into that file, with a plot beside it.
 
 A workload is one file in ``benchmarks/workloads``; to add one, copy ``mlp.py``.
 
@@ -48,7 +56,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, report, workloads
+from benchmarks import document, machine, report, workloads
 from benchmarks.footprint import Interpreter
 from benchmarks.harness import run
 from benchmarks.peers import PEERS
@@ -76,12 +84,24 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         default=sys.executable,
         help="interpreter whose environment holds the peers (default: this one)",
     )
+    parser.add_argument(
+        "--ort-training-python",
+        metavar="PATH",
+        default=sys.executable,
+        help="interpreter whose environment holds onnxruntime-training-cpu (default: this one)",
+    )
     parser.add_argument("--rounds", type=_positive, default=11, help="default: 11")
     parser.add_argument(
         "--steps", type=_positive, help="timed steps per round (default: the workload's own)"
     )
     parser.add_argument("--device", choices=["cpu"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FILE.md",
+        help="also write the results between this document's markers, and a plot beside it",
+    )
     return parser.parse_args(argv)
 
 
@@ -89,8 +109,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for; return the exit status."""
     arguments = _arguments(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    own, foreign = Interpreter(sys.executable), Interpreter(arguments.peer_python)
-    interpreters = {name: own if name == "onnxtape" else foreign for name in arguments.peers}
+    places = {"onnxtape": sys.executable, "ort-training": arguments.ort_training_python}
+    executables = {name: places.get(name, arguments.peer_python) for name in arguments.peers}
+    opened = {executable: Interpreter(executable) for executable in {*executables.values()}}
+    interpreters = {name: opened[executable] for name, executable in executables.items()}
     description = machine.describe()
     console.print(report.heading(description, arguments.rounds))
     results = {}
@@ -105,14 +127,17 @@ def main(argv: list[str] | None = None) -> int:
             )
         report.show(console, result)
         results[name] = result
+    report.overview(console, results)
+    if arguments.docs is not None:
+        document.write(arguments.docs, description, results, arguments.rounds)
     if arguments.json is not None:
-        document = {
+        numbers = {
             "machine": description,
             "device": arguments.device,
             "workloads": {name: result.as_json() for name, result in results.items()},
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
     return 0 if all(result.sound for result in results.values()) else 1
 
 

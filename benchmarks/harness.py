@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks import machine, workloads
+from benchmarks.floor import Rates, Work, measured_rates
 from benchmarks.footprint import Interpreter
 from benchmarks.peers import PEERS, Peer, environment, has_compiler
 
@@ -66,8 +67,14 @@ class Worker:
 
     def time_block(self, steps: int) -> dict[str, Any]:
         """Run `steps` timed steps, after a tenth as many untimed ones."""
+        return self._ask({"steps": steps, "warm_up": max(1, steps // 10)})
+
+    def work(self) -> dict[str, Any]:
+        """What one step computes and moves; see `benchmarks.floor.Work`."""
+        return self._ask({"work": True})
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        request = {"steps": steps, "warm_up": max(1, steps // 10)}
         with suppress(BrokenPipeError):  # answer() says why the process is gone
             print(json.dumps(request), file=self._process.stdin, flush=True)
         return self.answer()
@@ -96,6 +103,7 @@ class Measurement:
     installed_bytes: int
     first_step_s: float
     losses: list[float]
+    loaded_bytes: int | None = None
     rounds_ms: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
     idle_s: float = 0.0
@@ -105,6 +113,13 @@ class Measurement:
     def median_ms(self) -> float:
         """Milliseconds per step: the median over the rounds."""
         return statistics.median(self.rounds_ms)
+
+    @property
+    def step_bytes(self) -> int | None:
+        """Peak memory beyond what the framework itself takes once it is loaded."""
+        if self.peak_bytes is None or self.loaded_bytes is None:
+            return None
+        return self.peak_bytes - self.loaded_bytes
 
     def add(self, block: Mapping[str, Any], steps: int) -> None:
         """Take in the answer about one block of `steps` steps."""
@@ -124,6 +139,25 @@ class Result:
     measured: dict[str, Measurement] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    rates: Rates | None = None
+    work: Work | None = None
+
+    @property
+    def best_peer(self) -> Measurement | None:
+        """The fastest of the others."""
+        peers = [m for name, m in self.measured.items() if name != "onnxtape"]
+        return min(peers, key=lambda m: m.median_ms, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """The best peer's time divided by onnxtape's; None without either."""
+        ours, best = self.measured.get("onnxtape"), self.best_peer
+        return best.median_ms / ours.median_ms if ours and best else None
+
+    @property
+    def floor_ms(self) -> float | None:
+        """The least time that a step can take on this machine; see `benchmarks.floor`."""
+        return self.work.floor_ms(self.rates) if self.work and self.rates else None
 
     @property
     def disagreements(self) -> list[str]:
@@ -149,9 +183,17 @@ class Result:
         """All numbers, for a file."""
         return asdict(self) | {
             "median_ms": {name: m.median_ms for name, m in self.measured.items()},
+            "ratio": self.ratio,
+            "floor_ms": self.floor_ms,
             "disagreements": self.disagreements,
             "restless": self.restless,
         }
+
+
+def geometric_mean(results: Iterable[Result]) -> float | None:
+    """The geometric mean over the workloads of the best peer's time divided by onnxtape's."""
+    ratios = [r.ratio for r in results if r.ratio is not None]
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def disagreements(losses: Mapping[str, list[float]]) -> list[str]:
@@ -195,6 +237,7 @@ def _start(
             label=peer.label,
             versions=versions,
             import_s=interpreter.import_seconds(peer.modules, variables),
+            loaded_bytes=interpreter.resident_bytes(peer.modules + peer.loads, variables),
             installed_bytes=interpreter.installed_bytes(tuple(versions)),
             **ready,
         )
@@ -254,4 +297,9 @@ def run(
                 except WorkerError as error:
                     result.failed[label] = str(error)
                     del workers[peer], result.measured[peer]
+        if "onnxtape" in workers:
+            # Now that its memory has been measured: to count takes some.
+            progress(f"{name}: counting what a step computes and moves")
+            result.work = Work(**workers["onnxtape"].work())
+            result.rates = measured_rates(interpreters["onnxtape"].executable, variables)
     return result

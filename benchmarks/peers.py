@@ -18,16 +18,28 @@ class Peer:
     """What is used, and counted, where it is installed."""
     needs_compiler: bool = False
     """Whether it calls a C++ compiler at run time."""
+    loads: tuple[str, ...] = ()
+    """What its first step imports besides; it is part of what the framework itself takes."""
 
 
 PEERS = {
-    "onnxtape": Peer("onnxtape", ("onnxtape",), ("onnxtape", "onnxruntime")),
+    "onnxtape": Peer(
+        "onnxtape",
+        ("onnxtape",),
+        ("onnxtape", "onnxruntime"),
+        loads=("onnxruntime", "onnxtape.concrete"),
+    ),
     "torch": Peer("PyTorch eager", ("torch",), ("torch", "numpy")),
     "torch-compile": Peer(
         "PyTorch torch.compile", ("torch",), ("torch", "numpy"), needs_compiler=True
     ),
     "jax": Peer("JAX jit", ("jax",), ("jax",), optional=("optax",)),
     "tensorflow": Peer("TensorFlow tf.function", ("tensorflow", "keras"), ("tensorflow", "keras")),
+    "ort-training": Peer(
+        "ONNX Runtime training",
+        ("onnxruntime.training.api",),
+        ("onnxruntime-training-cpu", "onnx", "torch"),
+    ),
 }
 
 

@@ -2,8 +2,9 @@
 
 It runs in the framework's environment and imports nothing else but NumPy. It builds the step, takes
 the first steps, and answers with one JSON line; then it answers every request on its standard
-input, ``{"steps": n, "warm_up": n}``, with another. It ends when its input does. Whatever else is
-printed in this process goes to its standard error.
+input with another: ``{"steps": n, "warm_up": n}`` runs a block, and ``{"work": true}`` asks what a
+step of onnxtape's computes and moves. It ends when its input does. Whatever else is printed in this
+process goes to its standard error.
 """
 
 import importlib
@@ -55,6 +56,11 @@ def main(workload_name: str, peer: str) -> None:
     for line in sys.stdin:
         idle, idle_cpu = time.perf_counter() - idle_since, time.process_time() - idle_cpu_since
         request = json.loads(line)
+        if request.get("work"):
+            from benchmarks import floor
+
+            answer(**floor.work_of_this_process())
+            continue
         for _ in range(request["warm_up"]):
             step()
         start = time.perf_counter()

@@ -220,6 +220,32 @@ def build_tensorflow(problem: Problem) -> Step:
     return step
 
 
+def build_ort_training(problem: Problem) -> Step:
+    """ONNX Runtime's training packages, from the forward graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from benchmarks import ort_training
+
+    names = [f"{kind}_{i}" for i in range(len(WIDTHS) - 1) for kind in ("kernel", "bias")]
+    nodes, x = [], "x"
+    for i in range(len(WIDTHS) - 1):
+        last = i == len(WIDTHS) - 2
+        dense = "logits" if last else f"dense_{i}"
+        nodes.append(helper.make_node("Gemm", [x, *names[2 * i : 2 * i + 2]], [dense]))
+        x = dense if last else f"relu_{i}"
+        nodes += [] if last else [helper.make_node("Relu", [dense], [x])]
+    shapes = (("x", WIDTHS[0]), ("logits", WIDTHS[-1]))
+    given, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+        for name, width in shapes
+    )
+    weights = [numpy_helper.from_array(w, n) for n, w in zip(names, problem.weights, strict=True)]
+    graph = helper.make_graph(nodes, "mlp", [given], [logits], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    batches = [(x, y.astype(np.int64)) for x, y in problem.batches]
+    return ort_training.build(model, names, batches, learning_rate=LEARNING_RATE, epsilon=EPSILON)
+
+
 WORKLOAD = Workload(
     title="MLP 784-64-64-10, batch 64, Adam, float32",
     steps=300,
@@ -230,5 +256,6 @@ WORKLOAD = Workload(
         "torch-compile": build_torch_compile,
         "jax": build_jax,
         "tensorflow": build_tensorflow,
+        "ort-training": build_ort_training,
     },
 )

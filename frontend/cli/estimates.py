@@ -20,6 +20,10 @@ class Estimate:
     Attributes:
         flops: floating-point operations of MatMul, Gemm, Conv and ConvTranspose, a multiplication
             and an addition counted as two.
+        moved_bytes: what must be read and written at least once, however the rest is fused and
+            cached: inputs, constants, results, and what the backward pass needs of the forward
+            pass, written and read again. Of an input that is only indexed, and of a result that is
+            another tensor with rows replaced, the rows count.
         peak_bytes: of the values between nodes that are needed at the same time, if each has memory
             of its own.
         unknown: nodes of these types whose shapes are not known.
@@ -27,6 +31,7 @@ class Estimate:
     """
 
     flops: int = 0
+    moved_bytes: int = 0
     peak_bytes: int = 0
     unknown: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
@@ -62,7 +67,7 @@ def estimate(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Estimate:
                 dim.dim_value = sizes[dim.dim_param]
     inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
     shapes: Shapes = {t.name: tuple(t.dims) for t in inferred.initializer}
-    item_sizes: dict[str, int] = {}
+    item_sizes = {t.name: _item_size(t.data_type) for t in inferred.initializer}
     for value in [*inferred.input, *inferred.output, *inferred.value_info]:
         kind = value.type.tensor_type
         dims = kind.shape.dim
@@ -80,6 +85,7 @@ def estimate(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Estimate:
             else:
                 found.flops += flops
     sizes_of = {n: math.prod(shapes[n]) * item for n, item in item_sizes.items()}
+    found.moved_bytes = _moved(inferred, sizes_of)
     found.peak_bytes = _peak(inferred, sizes_of)
     return found
 
@@ -103,6 +109,56 @@ def _flops(node: onnx.NodeProto, shapes: Shapes) -> int | None:
         return 2 * math.prod(out) * a[0 if flipped else 1]
     # The kernel's shape is (out, in per group, ...) for Conv, (in, out per group, ...) transposed.
     return 2 * math.prod(out if node.op_type == "Conv" else a) * math.prod(b[1:])
+
+
+#: Operators that touch only some rows of their first input.
+_INDEXING = frozenset(("Gather", "GatherND", "GatherElements"))
+_SCATTERING = frozenset(("ScatterND", "ScatterElements"))
+
+
+def _moved(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> int:
+    """The bytes that any way to run the graph must move; see `Estimate.moved_bytes`."""
+    producers = {name: node for node in graph.node for name in node.output if name}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in {*node.input} - {""}:
+            users.setdefault(name, []).append(node)
+
+    def rows_read(name: str, node: onnx.NodeProto) -> int | None:
+        if node.op_type in _SCATTERING and name == node.input[0]:
+            return 0  # what is replaced counts where it is written
+        indexed = node.op_type in _INDEXING and name == node.input[0]
+        return sizes.get(node.output[0], 0) if indexed else None
+
+    total = 0
+    for name in {i.name for i in graph.input} | {t.name for t in graph.initializer}:
+        rows = [rows_read(name, node) for node in users.get(name, ())]
+        whole = sizes.get(name, 0) if rows else 0
+        total += whole if None in rows else min(whole, sum(r for r in rows if r is not None))
+    for output in graph.output:
+        maker = producers.get(output.name)
+        scatters = maker is not None and maker.op_type in _SCATTERING
+        total += sizes.get(maker.input[2] if maker and scatters else output.name, 0)
+    for name, maker in producers.items():
+        saved = _phase(maker) == "forward" and maker.op_type not in _VIEWS
+        pending, seen = [name] if saved else [], set[str]()
+        while pending:  # through views
+            readers = users.get(pending.pop(), [])
+            if any(_phase(reader) == "backward" for reader in readers):
+                total += 2 * sizes.get(name, 0)
+                break
+            views = {r.output[0] for r in readers if r.op_type in _VIEWS} - seen
+            seen |= views
+            pending += views
+    return total
+
+
+#: Operators whose result is their first input's memory.
+_VIEWS = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
+
+
+def _phase(node: onnx.NodeProto) -> str:
+    return next((p.value for p in node.metadata_props if p.key == "onnxtape.phase"), "")
 
 
 def _peak(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> int:

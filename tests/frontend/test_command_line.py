@@ -305,6 +305,34 @@ def test_memory_is_given_back_after_the_last_use() -> None:
     assert estimate(graph_model(kept, {"x": [100]}, ["d"]), {}).peak_bytes == 3 * 400
 
 
+def test_what_must_be_moved() -> None:
+    """By hand: rows of a table are read and replaced; one value is kept for the backward pass."""
+
+    def node(phase: str, op_type: str, inputs: str, output: str, **attributes: int) -> Any:
+        made = helper.make_node(op_type, inputs.split(), [output], **attributes)
+        made.metadata_props.add(key="onnxtape.phase", value=phase)
+        return made
+
+    nodes = [
+        node("forward", "Cast", "ids", "places", to=TensorProto.INT64),
+        node("forward", "Gather", "table places", "rows"),
+        node("forward", "Exp", "rows", "kept"),
+        node("forward", "Flatten", "kept", "flat"),
+        node("forward", "ReduceSum", "flat", "loss"),
+        node("backward", "Mul", "flat flat", "gradient"),
+        node("update", "Reshape", "gradient shape", "shaped"),
+        node("update", "ScatterElements", "table where shaped", "table.next"),
+    ]
+    model = graph_model(
+        nodes, {"ids": [5], "table": [100, 8], "unused": [1000]}, ["loss", "table.next"]
+    )
+    for name, values in (("shape", [5, 8]), ("where", np.zeros((5, 8), np.int64))):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    ids, rows, loss, constants = 5 * 4, 5 * 8 * 4, 4, (2 + 5 * 8) * 8
+    read, written = ids + rows + constants, loss + rows
+    assert estimate(model, {}).moved_bytes == read + written + 2 * rows
+
+
 # doctor ------------------------------------------------------------------------------------------
 
 

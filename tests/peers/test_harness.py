@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -144,3 +145,75 @@ def test_a_wrong_interpreter_is_refused() -> None:
     result = run("--peers", "jax", "--peer-python", "no-such-python")
     assert result.returncode == 1
     assert result.stderr.startswith("no-such-python is not a Python interpreter: ")
+
+
+def measurement(harness: ModuleType, label: str, *rounds_ms: float) -> Any:
+    made = harness.Measurement(label, {"some": "1.0"}, 0.1, 1000, 0.1, [1.0], loaded_bytes=40)
+    made.rounds_ms, made.peak_bytes = list(rounds_ms), 100
+    return made
+
+
+def result(harness: ModuleType, ours: float, *theirs: float) -> Any:
+    measured = {"onnxtape": measurement(harness, "onnxtape", ours)}
+    peers = ("torch", "jax", "tensorflow")
+    measured |= {
+        name: measurement(harness, name.title(), time)
+        for name, time in zip(peers, theirs, strict=False)
+    }
+    made = harness.Result("a step", 1, 100, measured)
+    made.rates = harness.Rates(flops_per_s=1e9, bytes_per_s=1e6)
+    made.work = harness.Work(flops=1_000_000, bytes=500)
+    return made
+
+
+def test_the_best_peer_and_the_geometric_mean(harness: ModuleType) -> None:
+    fast, slow = result(harness, 2.0, 9.0, 8.0), result(harness, 2.0, 2.0, 3.0)
+    assert (fast.best_peer.label, fast.ratio) == ("Jax", 4.0)
+    assert slow.ratio == 1.0
+    assert harness.geometric_mean([fast, slow]) == pytest.approx(2.0)
+    alone = result(harness, 2.0)
+    assert alone.ratio is None
+    assert harness.geometric_mean([alone]) is None
+    assert fast.measured["onnxtape"].step_bytes == 60
+
+
+def test_the_floor_is_the_longer_of_arithmetic_and_memory(harness: ModuleType) -> None:
+    rates = harness.Rates(flops_per_s=1e9, bytes_per_s=1e6)
+    assert harness.Work(flops=1_000_000, bytes=500).floor_ms(rates) == 1.0
+    assert harness.Work(flops=1_000_000, bytes=2000).floor_ms(rates) == 2.0
+
+
+def test_the_document_holds_the_table_and_the_plot(harness: ModuleType, tmp_path: Path) -> None:
+    from benchmarks import document
+
+    file = tmp_path / "results.md"
+    file.write_text(f"# Before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
+    machine = {"processor": "a CPU", "threads": 2, "system": "Linux"}
+    document.write(file, machine, {"mlp": result(harness, 2.0, 9.0, 8.0)}, rounds=3)
+    text = file.read_text()
+    assert text.startswith("# Before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "| mlp | 2.000 | Jax 8.000 | 4.00 | 1.000 | 2.0x | 1.00 |" in text
+    assert "best peer / onnxtape: **4.00**" in text
+    root = ElementTree.fromstring((tmp_path / "results.svg").read_text())
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "mlp: 2 ms a step" in texts
+    assert "4.00x  8 ms" in texts
+    bars = [
+        float(bar.attrib["width"])
+        for bar in root.iter("{http://www.w3.org/2000/svg}rect")
+        if bar.attrib["width"] != "100%"
+    ]
+    assert bars == sorted(bars)
+    assert len(bars) == 3
+
+
+def test_a_document_without_markers_is_refused(harness: ModuleType, tmp_path: Path) -> None:
+    from benchmarks import document
+
+    file = tmp_path / "results.md"
+    file.write_text("# Results\n")
+    with pytest.raises(SystemExit, match="has no lines"):
+        document.write(file, {}, {}, rounds=3)
+    assert file.read_text() == "# Results\n"
