@@ -369,7 +369,8 @@ class LoopBackward(Backward):
             part = inner.op("Gather", self.scope.symbol(whole), place, axis=0)
             inner.refine_shape(part, shape_of(value))
             ir.convenience.replace_all_uses_with(value, part)
-        made = [node for node in graph if node not in set(before)]
+        known = set(before)
+        made = [node for node in graph if node not in known]
         if before:
             graph.remove(made)
             graph.insert_before(before[0], made)

@@ -149,20 +149,38 @@ def discard(graph: ir.Graph) -> None:
     """Let nothing in a subgraph, which no node holds, count as a use of what it captured."""
     for node in graph:
         detach(node)
-        for i in range(len(node.inputs)):
-            node.replace_input_with(i, None)
+        unlink(node)
 
 
-def remove_unused(graph: ir.Graph) -> None:
-    """Remove the nodes that the graph's outputs do not depend on, and constants nobody uses."""
+def unlink(node: ir.Node) -> None:
+    """Let the node, whose results nobody uses, use nothing itself, until it is removed.
+
+    One removal takes onnx_ir time in proportion to the graph's outputs, however many nodes it is
+    given: whoever drops many nodes unlinks each of them, and removes them all at the end.
+    """
+    for i in range(len(node.inputs)):
+        node.replace_input_with(i, None)
+
+
+def remove_unused(graph: ir.Graph) -> bool:
+    """Remove the nodes that the graph's outputs do not depend on, and constants nobody uses.
+
+    Returns:
+        Whether there were any.
+    """
     kept = set(graph.outputs)
+    unused = []
     for node in reversed(graph):
         if not any(o in kept or o.uses() for o in node.outputs):
-            graph.remove(node, safe=True)
+            unlink(node)
             detach(node)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and value not in kept:
-            del graph.initializers[name]
+            unused.append(node)
+    graph.remove(unused)
+    kept.update(graph.inputs)
+    spare = [v for v in graph.initializers.values() if not v.uses() and v not in kept]
+    for value in spare:
+        del graph.initializers[value.name or ""]
+    return bool(unused or spare)
 
 
 class Scope(Generic[V]):

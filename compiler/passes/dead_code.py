@@ -6,14 +6,16 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxtape.compiler.passes import GraphPass
-from onnxtape.compiler.subgraphs import detach, graphs_in
+from onnxtape.compiler.subgraphs import detach, graphs_in, remove_unused
 
 
 class RemoveDeadCode(GraphPass):
     """Keeps what the outputs depend on, and every input."""
 
     def run(self, model: ir.Model) -> bool:
-        changed = False
+        # The library's pass, which also looks at optional outputs and into subgraphs, removes node
+        # by node, each in time proportional to the graph's outputs.
+        changed = remove_unused(model.graph)
         while True:
             holders = [node for node in model.graph.all_nodes() if graphs_in(node)]
             changed |= bool(RemoveUnusedNodesPass()(model).modified)

@@ -16,6 +16,7 @@ from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.operators import RANDOM
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.subgraphs import unlink
 
 Array = npt.NDArray[Any]
 #: (op_type, inputs, attributes, number of outputs) -> outputs
@@ -44,7 +45,7 @@ class FoldConstants(GraphPass):
         opset = model.opset_imports.get("", 21)
         builder = GraphBuilder(graph, opset=opset)
         evaluate = self._evaluate or functools.partial(evaluate_by_reference, opset=opset)
-        changed = False
+        removed = []
         for node in list(graph):
             if node.domain not in ("", "ai.onnx") or applies(node, *_CONTROL_FLOW, *RANDOM):
                 continue
@@ -55,9 +56,10 @@ class FoldConstants(GraphPass):
                 continue
             for output, value in zip(node.outputs, values, strict=True):
                 ir.convenience.replace_all_uses_with(output, builder.constant(value))
-            graph.remove(node, safe=True)
-            changed = True
-        return changed
+            unlink(node)
+            removed.append(node)
+        graph.remove(removed)
+        return bool(removed)
 
     def _values(
         self, builder: GraphBuilder, node: ir.Node, evaluate: Evaluator

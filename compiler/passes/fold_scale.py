@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.subgraphs import unlink
 
 
 class FoldScale(GraphPass):
@@ -18,7 +19,7 @@ class FoldScale(GraphPass):
 
     def run(self, model: ir.Model) -> bool:
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
-        changed = False
+        removed = []
         for node in list(model.graph):
             if not applies(node, "Mul") or node.outputs[0].is_graph_output():
                 continue
@@ -30,10 +31,11 @@ class FoldScale(GraphPass):
                 alpha = gemm.attributes["alpha"].as_float() if "alpha" in gemm.attributes else 1.0
                 gemm.attributes["alpha"] = ir.AttrFloat32("alpha", alpha * scale)
                 ir.convenience.replace_all_uses_with(node.outputs[0], product)
-                model.graph.remove(node, safe=True)
-                changed = True
+                unlink(node)
+                removed.append(node)
                 break
-        return changed
+        model.graph.remove(removed)
+        return bool(removed)
 
 
 def _number(builder: GraphBuilder, value: ir.Value | None) -> float | None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxtape.compiler.dims import same_shape
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.subgraphs import unlink
 
 
 class Simplify(GraphPass):
@@ -20,7 +21,7 @@ class Simplify(GraphPass):
 
     def run(self, model: ir.Model) -> bool:
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
-        changed = False
+        removed = []
         for node in list(model.graph):
             if node.domain not in ("", "ai.onnx"):
                 continue
@@ -29,9 +30,10 @@ class Simplify(GraphPass):
             same = _equal_input(builder, node)
             if same is not None:
                 ir.convenience.replace_all_uses_with(node.outputs[0], same)
-                model.graph.remove(node, safe=True)
-                changed = True
-        return changed
+                unlink(node)
+                removed.append(node)
+        model.graph.remove(removed)
+        return bool(removed)
 
 
 def _equal_input(b: GraphBuilder, node: ir.Node) -> ir.Value | None:

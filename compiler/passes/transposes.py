@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
 from onnxtape.compiler.passes.axis_free import AxisFree, axis_free
+from onnxtape.compiler.subgraphs import unlink
 
 Perm = tuple[int, ...]
 #: What a dimension of unknown size counts as.
@@ -68,6 +69,7 @@ def _permutations(graph: ir.Graph) -> list[Perm]:
 def _merge(graph: ir.Graph) -> bool:
     """Transposes of Transposes as one, or none."""
     changed = False
+    removed = []
     for node in graph:
         perm, x = _perm(node), node.inputs[0] if node.inputs else None
         inner = None if x is None else x.producer()
@@ -82,10 +84,13 @@ def _merge(graph: ir.Graph) -> bool:
             continue
         else:
             ir.convenience.replace_all_uses_with(node.outputs[0], inner.inputs[0])
-            graph.remove(node, safe=True)
+            unlink(node)
+            removed.append(node)
         if not inner.outputs[0].uses() and not inner.outputs[0].is_graph_output():
-            graph.remove(inner, safe=True)
+            unlink(inner)
+            removed.append(inner)
         changed = True
+    graph.remove(removed)
     return changed
 
 
@@ -295,8 +300,7 @@ class _Layouts:
             node.replace_input_with(index, origin if same else self._other(origin, wanted))
         for node in moved:
             self._free[node].turn(self.b, self.perms[before[node.outputs[0]]])
-        for link in reversed(self._links):
-            self.graph.remove(link, safe=True)
+        self.graph.remove(self._links, safe=True)
 
     def _other(self, origin: ir.Value, version: int) -> ir.Value:
         """The value in this version, in which it is not made."""
