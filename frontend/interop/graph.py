@@ -15,6 +15,7 @@ from onnxtape.compiler.operators import RANDOM
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
 from onnxtape.interop import control_flow, sequences
+from onnxtape.ops import stop_gradient
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -35,6 +36,7 @@ class Node:
         attributes: plain Python and NumPy; without the subgraphs.
         last: the values that no later node uses.
         graphs: the subgraphs, by the names of their attributes.
+        padding: of a Gather, the row that gets no gradient.
     """
 
     op_type: str
@@ -44,6 +46,7 @@ class Node:
     name: str
     last: tuple[str, ...] = ()
     graphs: dict[str, Subgraph] = field(default_factory=dict)
+    padding: int | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -240,6 +243,8 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values[node.outputs[0]] = operands[0]
     elif node.op_type in sequences.OPERATORS:
         values[node.outputs[0]] = sequences.OPERATORS[node.op_type](operands, node.attributes)
+    elif node.padding is not None:
+        values[node.outputs[0]] = _embed(node, operands)
     elif training and node.op_type == "Dropout":
         _drop(node, operands, values)
     elif training and node.op_type == "BatchNormalization":
@@ -275,6 +280,14 @@ def _operand(values: Mapping[str, Any], name: str) -> Any:
     if value is None or isinstance(value, (Tensor, list)):
         return value
     return convert_to_tensor(value)
+
+
+def _embed(node: Node, operands: Sequence[Any]) -> Any:
+    """Gather, in whose backward pass one row of the table counts as a constant."""
+    (rows,) = emit("Gather", operands, node.attributes, 1)
+    indices = operands[1]
+    padded = B.op("Equal", indices, B.constant(np.asarray(node.padding, indices.dtype)))
+    return B.op("Where", B.op("Unsqueeze", padded, [-1]), stop_gradient(rows), rows)
 
 
 def _drop(node: Node, operands: Sequence[Any], values: Environment) -> None:

@@ -29,7 +29,12 @@ from onnxtape.interop.graph import (
     spec_of,
 )
 from onnxtape.interop.lora import Adaptable, Adapter, apply_adapters, variables_of
-from onnxtape.interop.origins import Origins, filled_weights, find_ties
+from onnxtape.interop.origins import (
+    Origins,
+    filled_weights,
+    find_ties,
+    is_position_code,
+)
 from onnxtape.interop.reading import SourceModel, read_model
 from onnxtape.interop.saving import with_weights, write_model
 from onnxtape.models.model import Model
@@ -58,8 +63,8 @@ def load_onnx(
         trainable: which weights are trained: names, glob patterns, or a function of the name,
             where the names are those of the initializers or of the framework's parameters that the
             exporter has noted. By default every floating-point one of rank 1 or more that a
-            gradient of the outputs reaches, but for running statistics, and what the exporter has
-            noted to be no parameter.
+            gradient of the outputs reaches, but for running statistics, sinusoidal codes of
+            positions, and what the exporter has noted to be no parameter.
         name: of the model; by default the file's.
 
     Raises:
@@ -105,13 +110,16 @@ class OnnxModel(Adaptable, Model):
         floating = {k: a for k, a in constants.items() if is_floating(a.dtype) and a.ndim}
         self._constants = {k: a for k, a in constants.items() if k not in floating}
         self._origins = Origins.of(read.original)
+        for node in self._nodes:
+            node.padding = self._origins.padding.get(node.outputs[0])
         self._ties = find_ties(floating)
         reached = reached_by_gradients(self._nodes, self.output_names, constants)
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}
         self._weights: dict[str, Variable] = {}
         for key, array in floating.items():
             if key not in self._ties:
-                trained = key in reached and self._origins.is_parameter(key) is not False
+                parameter = self._origins.is_parameter(key) is not False
+                trained = key in reached and parameter and not is_position_code(array)
                 self._weights[key] = Variable(array, trained, key)
         self._nodes = [n for n in self._nodes if n.outputs[0] not in constants]
         # Now, so that a trace knows the shapes that they say.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
+_CALL = "pkg.torch.onnx.fx_node"
+_PADDED = re.compile(r"aten\.embedding\.default\]\(args = \(%\w+, %\w+, (\d+)[,)]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,15 @@ class Origins:
         kinds: for initializers, "PARAMETER" or "BUFFER".
         folded: for initializers that the exporter has computed, of which values.
         computed: initializers that, where nothing is noted, look as if they were no parameters.
+        padding: for results of Gather that are embeddings, the row that stands for padding, which
+            the framework does not train.
     """
 
     parameters: frozenset[str] = frozenset()
     kinds: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
+    padding: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Origins:
@@ -55,7 +60,8 @@ class Origins:
         computed: frozenset[str] = frozenset()
         if not (parameters or kinds) and model.producer_name == "pytorch":
             computed = frozenset(_computed(model.graph, folded))
-        return cls(frozenset(parameters), kinds, folded, computed)
+        padding = dict(_padding_rows(model.graph))
+        return cls(frozenset(parameters), kinds, folded, computed, padding)
 
     def of_parameters(self, name: str) -> tuple[str, ...]:
         """The parameters that an initializer holds, itself aside."""
@@ -69,6 +75,14 @@ class Origins:
         if parts:
             return bool(self.of_parameters(name))
         return self.kinds.get(name, "PARAMETER" if name in self.parameters else "") == "PARAMETER"
+
+
+def _padding_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
+    for node in graph.node:
+        if node.op_type == "Gather":
+            for note in node.metadata_props:
+                if note.key == _CALL and (found := _PADDED.search(note.value)):
+                    yield node.output[0], int(found[1])
 
 
 def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
@@ -140,6 +154,29 @@ def _names(written: str) -> tuple[str, ...]:
     except (ValueError, SyntaxError):
         return ()
     return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list) else ()
+
+
+def is_position_code(array: npt.NDArray[Any]) -> bool:
+    """Whether each column of a table is a sinusoid of the row's number, but for one offset.
+
+    Frameworks write the codes of positions (https://arxiv.org/abs/1706.03762, 3.5) as parameters
+    that are not trained, and exporters do not note that. Of a sinusoid x about an offset m, the
+    second differences are s = -c (x - m); so those of neighbours, s' (x - m) = s (x' - m).
+    """
+    table = array.reshape(array.shape[1:]) if array.ndim == 3 and len(array) == 1 else array
+    if table.ndim != 2 or len(table) < 4 or table.shape[1] < 2:
+        return False
+    x = table[:64].astype(np.float64)
+    scale = float(np.abs(x).max())
+    bend = np.diff(x, 2, axis=0)
+    if not np.abs(bend).max() > 0.01 * scale:  # Nothing, or no numbers.
+        return False
+    slope = np.diff(bend, axis=0)
+    value = bend[1:] * x[1:-2] - bend[:-1] * x[2:-1]
+    if not slope.any():
+        return False
+    offset = (slope * value).sum() / (slope * slope).sum()
+    return bool(np.abs(value - offset * slope).max() < 1e-5 * scale**2)
 
 
 #: The inputs at which operators take nothing but weights.
