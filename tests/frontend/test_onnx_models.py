@@ -7,45 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxtape as ot
 from onnxtape.errors import GradientError, ModelError
+from tests.frontend.onnx_graphs import B1, RNG, W1, W2, X, model_of, run, saved, tensors
 
 ops = ot.ops
-RNG = np.random.default_rng(0)
-W1, B1 = RNG.normal(size=(4, 8)).astype("f"), RNG.normal(size=8).astype("f")
-W2 = RNG.normal(size=(8, 3)).astype("f")
-X = RNG.normal(size=(5, 4)).astype("f")
-
-
-def tensors(**arrays: Any) -> list[onnx.TensorProto]:
-    return [numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items()]
-
-
-def model_of(
-    nodes: list[onnx.NodeProto],
-    initializers: list[onnx.TensorProto],
-    outputs: tuple[str, ...] = ("logits",),
-    opset: int = 17,
-    **more: Any,
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
-        initializers,
-    )
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=8,
-        producer_name="somebody",
-        **more,
-    )
 
 
 def mlp(**more: Any) -> onnx.ModelProto:
@@ -58,16 +27,6 @@ def mlp(**more: Any) -> onnx.ModelProto:
         tensors(**{"fc1.weight": W1, "fc1.bias": B1, "fc2.weight": W2}),
         **more,
     )
-
-
-def run(model: Any, *names: str, **feeds: Any) -> list[Any]:
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
-    return list(ort.InferenceSession(source).run(list(names) or None, feeds))
-
-
-def saved(path: Path, proto: onnx.ModelProto) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 # Calling -----------------------------------------------------------------------------------------
@@ -310,60 +269,6 @@ def test_a_weight_that_was_written_twice_is_one(tmp_path: Path, transposed: bool
         before = square if initializer.name == "embed" else second
         np.testing.assert_array_equal(numpy_helper.to_array(initializer), before * 2)
     assert ot.load_onnx(proto, trainable="unembed").trainable_variables[0].path == "embed"
-
-
-def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
-    """The notes of torch.onnx.export: buffers, and parameters that were folded into others."""
-    proto = model_of(
-        [
-            helper.make_node("MatMul", ["x", "val_1"], ["h"]),
-            helper.make_node("Mul", ["h", "inv_freq"], ["m"]),
-            helper.make_node("Add", ["m", "fc.bias"], ["logits"]),
-        ],
-        tensors(val_1=W1, inv_freq=B1, **{"fc.bias": B1 * 2}),
-    )
-    notes = {
-        "inv_freq": {"pkg.torch.export.graph_signature.InputSpec.kind": "BUFFER"},
-        "fc.bias": {"pkg.torch.export.graph_signature.InputSpec.kind": "PARAMETER"},
-        "val_1": {"pkg.onnxscript.optimizer.folded_from": "['fc.weight']"},
-    }
-    for name, props in notes.items():
-        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for key, value in props.items():
-            info.metadata_props.add(key=key, value=value)
-        proto.graph.value_info.append(info)
-    proto.graph.metadata_props.add(
-        key="pkg.torch.export.ExportedProgram.graph_signature",
-        value="p_w: PARAMETER target='fc.weight'\np_b: PARAMETER target='fc.bias'\n",
-    )
-    model = ot.load_onnx(proto)
-    assert [v.path for v in model.trainable_variables] == ["val_1", "fc.bias"]
-    model.set_trainable("fc.weight")
-    assert [v.path for v in model.trainable_variables] == ["val_1"]
-
-
-@pytest.mark.parametrize("folded", [False, True])
-def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) -> None:
-    """torch.onnx.export (dynamo) at opset 17 keeps no notes on what was a parameter."""
-    proto = model_of(
-        [
-            helper.make_node("Mul", ["x", "exp"], ["m"], "node_mul"),
-            helper.make_node("MatMul", ["m", "val_7"], ["h"], "node_matmul"),
-            helper.make_node("Mul", ["h", "rope.inv_freq"], ["r"], "node_mul_1"),
-            helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
-            helper.make_node("Add", ["s", "fc.bias"], ["logits"], "node_add_1"),
-        ],
-        tensors(exp=X[0], val_7=W1, val_9=B1, **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2}),
-    )
-    proto.producer_name = "pytorch"
-    if folded:
-        for name, parts in {"exp": "['arange', 'neg']", "val_9": "['fc.shift']"}.items():
-            info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=parts)
-            proto.graph.value_info.append(info)
-    model = ot.load_onnx(proto)
-    expected = {"val_7", "fc.bias", *(["val_9"] if folded else [])}
-    assert {v.path for v in model.trainable_variables} == expected
 
 
 def test_gradients_that_the_schemas_do_not_mention() -> None:

@@ -1,0 +1,127 @@
+"""What load_onnx makes of the notes that torch.onnx.export leaves in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import onnxtape as ot
+from tests.frontend.onnx_graphs import B1, W1, X, model_of, tensors
+
+
+def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
+    """The notes of torch.onnx.export: buffers, and parameters that were folded into others."""
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "val_1"], ["h"]),
+            helper.make_node("Mul", ["h", "inv_freq"], ["m"]),
+            helper.make_node("Add", ["m", "fc.bias"], ["logits"]),
+        ],
+        tensors(val_1=W1, inv_freq=B1, **{"fc.bias": B1 * 2}),
+    )
+    notes = {
+        "inv_freq": {"pkg.torch.export.graph_signature.InputSpec.kind": "BUFFER"},
+        "fc.bias": {"pkg.torch.export.graph_signature.InputSpec.kind": "PARAMETER"},
+        "val_1": {"pkg.onnxscript.optimizer.folded_from": "['fc.weight']"},
+    }
+    for name, props in notes.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for key, value in props.items():
+            info.metadata_props.add(key=key, value=value)
+        proto.graph.value_info.append(info)
+    proto.graph.metadata_props.add(
+        key="pkg.torch.export.ExportedProgram.graph_signature",
+        value="p_w: PARAMETER target='fc.weight'\np_b: PARAMETER target='fc.bias'\n",
+    )
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["val_1", "fc.bias"]
+    model.set_trainable("fc.weight")
+    assert [v.path for v in model.trainable_variables] == ["val_1"]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) -> None:
+    """torch.onnx.export (dynamo) at opset 17 keeps no notes on what was a parameter."""
+    proto = model_of(
+        [
+            helper.make_node("Mul", ["x", "exp"], ["m"], "node_mul"),
+            helper.make_node("MatMul", ["m", "val_7"], ["h"], "node_matmul"),
+            helper.make_node("Mul", ["h", "rope.inv_freq"], ["r"], "node_mul_1"),
+            helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
+            helper.make_node("Add", ["s", "fc.bias"], ["logits"], "node_add_1"),
+        ],
+        tensors(exp=X[0], val_7=W1, val_9=B1, **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2}),
+    )
+    proto.producer_name = "pytorch"
+    if folded:
+        for name, parts in {"exp": "['arange', 'neg']", "val_9": "['fc.shift']"}.items():
+            info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=parts)
+            proto.graph.value_info.append(info)
+    model = ot.load_onnx(proto)
+    expected = {"val_7", "fc.bias", *(["val_9"] if folded else [])}
+    assert {v.path for v in model.trainable_variables} == expected
+
+
+CALL = "%embedding : [num_users=1] = call_function[target=torch.ops.aten.embedding.default](args = "
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("call", "stopped"), [("(%p_w, %x, 2), kwargs = {})", [2]), ("(%p_w, %x), kwargs = {})", [])]
+)
+def test_the_row_of_padding_is_not_trained(call: str, stopped: list[int], compiled: bool) -> None:
+    """nn.Embedding(padding_idx=2), whose table is also used as it is."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["w", "x"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axes"], ["h"], keepdims=0),
+            helper.make_node("Transpose", ["w"], ["turned"], perm=[1, 0]),
+            helper.make_node("MatMul", ["h", "turned"], ["logits"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        tensors(w=W1, axes=np.int64([1])),
+    )
+    graph.node[0].metadata_props.add(key="pkg.torch.onnx.fx_node", value=CALL + call)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = ot.load_onnx(proto)
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x)
+        return y, tape.gradient(y, model.trainable_variables)
+
+    x = np.int64([[0, 2, 1], [2, 2, 3]])
+    y, (gradient,) = (ot.function(step, fallback="error") if compiled else step)(x)
+    h = W1[x].sum(1)
+    np.testing.assert_allclose(y, h @ W1.T, rtol=1e-5)
+    expected = np.tile(h.sum(0), (4, 1))
+    for row in x.ravel():
+        if row not in stopped:
+            expected[row] += W1.sum(0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+
+
+def test_codes_of_positions_are_not_trained() -> None:
+    """The table of "Attention is all you need", which frameworks hold as a parameter."""
+    places, rates = np.arange(6)[:, None], 10000 ** -(np.arange(4) / 4)
+    code = np.concatenate([np.sin(places * rates), np.cos(places * rates)], 1).astype("f")
+    learned = code + np.random.default_rng(0).normal(size=code.shape).astype("f") * 1e-3
+    for table, trained in ((code, ["w"]), (code / 7 + 1, ["w"]), (learned, ["w", "places"])):
+        proto = model_of(
+            [
+                helper.make_node("MatMul", ["x", "w"], ["h"]),
+                helper.make_node("Add", ["h", "places"], ["logits"]),
+            ],
+            tensors(w=W1, places=table[None]),
+        )
+        model = ot.load_onnx(proto)
+        assert [v.path for v in model.trainable_variables] == trained
+        model.set_trainable(["w", "places"])
+        assert len(model.trainable_variables) == 2
