@@ -14,7 +14,7 @@ from onnxtape.compiler.errors import Provenance
 from onnxtape.compiler.operators import RANDOM
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
-from onnxtape.interop import control_flow, sequences
+from onnxtape.interop import control_flow, fused_operators, sequences
 from onnxtape.ops import stop_gradient
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
@@ -33,6 +33,7 @@ class Node:
     """An operator of the graph.
 
     Attributes:
+        op_type: with its domain, unless that is the standard one.
         attributes: plain Python and NumPy; without the subgraphs.
         last: the values that no later node uses.
         graphs: the subgraphs, by the names of their attributes.
@@ -129,14 +130,17 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec | None:
 def _node(source: str, proto: onnx.NodeProto, known: Iterable[str]) -> Node:
     import onnx
 
-    if proto.domain not in ("", "ai.onnx"):
+    standard = proto.domain in ("", "ai.onnx")
+    op_type = proto.op_type if standard else f"{proto.domain}::{proto.op_type}"
+    if not standard and op_type not in fused_operators.OPERATORS:
         raise ModelError(
-            f"'{source}' holds {proto.domain}::{proto.op_type} (node '{proto.name}'), which is no "
-            "standard operator; export the model without fused or custom operators"
+            f"'{source}' holds {op_type} (node '{proto.name}'), which is no standard operator, nor "
+            "one of com.microsoft that is known here; export the model without fused or custom "
+            "operators"
         )
-    if not onnx.defs.has(proto.op_type):
+    if standard and not onnx.defs.has(op_type):
         raise ModelError(
-            f"'{source}' holds the operator {proto.op_type} (node '{proto.name}'), which ONNX "
+            f"'{source}' holds the operator {op_type} (node '{proto.name}'), which ONNX "
             "does not have"
         )
     graphs = {a.name: _subgraph(source, a.g, known) for a in proto.attribute if a.HasField("g")}
@@ -152,8 +156,8 @@ def _node(source: str, proto: onnx.NodeProto, known: Iterable[str]) -> Node:
     inputs = list(proto.input)
     while inputs and not inputs[-1]:
         inputs.pop()
-    name = proto.name or next(iter(outputs), proto.op_type)
-    return Node(proto.op_type, tuple(inputs), tuple(outputs), attributes, name, graphs=graphs)
+    name = proto.name or next(iter(outputs), op_type)
+    return Node(op_type, tuple(inputs), tuple(outputs), attributes, name, graphs=graphs)
 
 
 def _value(attribute: onnx.AttributeProto) -> Any:
@@ -214,6 +218,7 @@ def fold_constants(
             if (
                 node.op_type in RANDOM
                 or node.op_type in sequences.OPERATORS
+                or node.op_type in fused_operators.OPERATORS
                 or node.graphs
                 or not node.inputs
                 or any(name and name not in constants for name in node.inputs)
@@ -243,6 +248,8 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values[node.outputs[0]] = operands[0]
     elif node.op_type in sequences.OPERATORS:
         values[node.outputs[0]] = sequences.OPERATORS[node.op_type](operands, node.attributes)
+    elif node.op_type in fused_operators.OPERATORS:
+        _apply_fused(source, node, operands, values)
     elif node.padding is not None:
         values[node.outputs[0]] = _embed(node, operands)
     elif training and node.op_type == "Dropout":
@@ -252,6 +259,15 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
     else:
         results = emit(node.op_type, operands, node.attributes, len(node.outputs))
         values.update(zip(node.outputs, results, strict=True))
+
+
+def _apply_fused(source: str, node: Node, operands: Sequence[Any], values: Environment) -> None:
+    made = fused_operators.fused(node.op_type, operands, node.attributes)
+    for i, name in enumerate(node.outputs):
+        if name and (i >= len(made) or made[i] is None):
+            raise ModelError(f"'{source}': {node.title} gives output {i}, which is not supported")
+        if name:
+            values[name] = made[i]
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +370,9 @@ def _trace_back(nodes: Sequence[Node], carrying: set[str]) -> None:
     for node in reversed(nodes):
         if node.graphs and not carrying.isdisjoint(node.outputs):
             _trace_back_inside(node, carrying)
+            continue
+        if node.op_type in fused_operators.OPERATORS:
+            carrying.update(() if carrying.isdisjoint(node.outputs) else node.inputs)
             continue
         passes = node.op_type in sequences.OPERATORS or registry.lookup(node.op_type) is not None
         if carrying.isdisjoint(node.outputs) or not passes:

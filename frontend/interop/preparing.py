@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxtape.errors import ModelError
+from onnxtape.interop.fused_operators import DOMAIN
 from onnxtape.interop.inner_tensors import lift_tensors, subgraphs_of
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+        _name_domains(model.graph, opset)
         if opset < OPSET:
             if opset >= 18:
                 _spread_groups(model.graph)
             model = onnx.version_converter.convert_version(model, OPSET)
             if opset < 11:
                 _keep_grid(model.graph)
+        _as_standard(model.graph)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ModelError(
@@ -51,6 +54,33 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
     lift_tensors(model.graph)
     return model
+
+
+#: What ONNX Runtime had before ONNX, and means the same.
+_ADOPTED = ("Gelu", "LayerNormalization", "Trilu")
+
+
+def _name_domains(graph: onnx.GraphProto, opset: int) -> None:
+    """ONNX Runtime's tools write some operators into the standard domain, which lacks them.
+
+    The converter does not take them there.
+    """
+    import onnx
+
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _name_domains(inner, opset)
+        adopted = node.op_type in (*_ADOPTED, "SimplifiedLayerNormalization")
+        if adopted and node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type, opset):
+            node.domain = DOMAIN
+
+
+def _as_standard(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _as_standard(inner)
+        if node.domain == DOMAIN and node.op_type in _ADOPTED:
+            node.domain = ""
 
 
 def _keep_grid(graph: onnx.GraphProto) -> None:
