@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxtape.compiler.gradients.places import positions
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
 from onnxtape.tensor import Tensor
@@ -37,27 +38,19 @@ def attention(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
 def multi_head_attention(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
     """Attention of queries (B, S, D) to keys and values (B, T, D), after a bias (3 D).
 
-    Queries may hold all three, as (B, S, N, 3, H); keys both, as (B, T, N, 2, H); keys and values
-    may be heads already, (B, N, T, H).
+    Keys and values may be heads already, (B, N, T, H).
     """
     q, k, v, bias, mask, added, *past = x[:8]
     if any(p is not None for p in past):
         raise ModelError("MultiHeadAttention with past keys is not supported")
-    if k is None:
-        q, k, v = (_flat(part) for part in _unpacked(q, 3))
-    elif v is None:
-        k, v = (_flat(part) for part in _unpacked(k, 2))
+    if k is None or v is None:
+        raise ModelError("MultiHeadAttention with packed inputs is not supported")
     if bias is not None:
         width = B.dim(q, 2)
         parts = [width, width, B.dim(bias, 0) - 2 * width]
         biases = B.op_multi("Split", bias, parts, outputs=3, axis=0)
         q, k, v = (B.op("Add", part, b) for part, b in zip((q, k, v), biases, strict=True))
     return [_attended(q, k, v, mask, added, attributes)]
-
-
-def _unpacked(x: Tensor, count: int) -> list[Tensor]:
-    parts = B.op_multi("Split", x, [1] * count, outputs=count, axis=3)
-    return [B.op("Squeeze", part, [3]) for part in parts]
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -78,7 +71,7 @@ def _attended(
         filler = B.op("Mul", B.cast(hidden, q.dtype), attributes.get("mask_filter_value", -1e4))
         scores = B.op("Add", scores, filler)
     if attributes.get("unidirectional", 0):
-        late = B.op("Less", B.op("Unsqueeze", numbers_along(q, 2), [1]), numbers_along(k, 2))
+        late = B.op("Less", B.op("Unsqueeze", positions(B, q, 2), [1]), positions(B, k, 2))
         scores = B.op("Where", late, np.asarray(np.finfo(q.dtype).min, q.dtype), scores)
     y = B.op("MatMul", B.op("Softmax", scores, axis=-1), v)
     return _flat(B.op("Transpose", y, perm=[0, 2, 1, 3]))
@@ -101,17 +94,12 @@ def _hidden(mask: Tensor, k: Tensor) -> Tensor:
     if rank > 1:
         return B.op("Unsqueeze", B.op("Equal", mask, 0), [1, 2] if rank == 2 else [1])
     ends = B.op("Unsqueeze", B.cast(mask, np.dtype(np.int64)), [1])
-    return B.op("Unsqueeze", B.op("GreaterOrEqual", numbers_along(k, 2), ends), [1, 2])
-
-
-def numbers_along(x: Tensor, axis: int) -> Tensor:
-    """0, 1, ... for an axis."""
-    return B.op("Range", 0, B.op("Squeeze", B.dim_tensor(x, axis), [0]), 1)
+    return B.op("Unsqueeze", B.op("GreaterOrEqual", positions(B, k, 2), ends), [1, 2])
 
 
 def rotary_embedding(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
     """Rotations by the angles of positions: (B, S), or the first one alone."""
-    values, positions, cosines, sines = x[:4]
+    values, places, cosines, sines = x[:4]
     if attributes.get("is_packed_batching", 0) or attributes.get("scale", 1.0) != 1.0:
         raise ModelError("RotaryEmbedding with packed batches or a scale is not supported")
     size = attributes.get("rotary_embedding_dim", 0)
@@ -119,13 +107,13 @@ def rotary_embedding(x: Sequence[Any], attributes: Attributes) -> list[Tensor | 
     rank = len(values.shape)
     if rank == 3 and not heads:
         heads = B.dim(values, 2) // (2 * B.dim(cosines, 1))
-    if len(positions.shape) == 1:
-        places = B.op("Add", numbers_along(values, rank - 2), positions)
+    if len(places.shape) == 1:
+        places = B.op("Add", positions(B, values, rank - 2), places)
         shape = B.op("Concat", B.dim_tensor(values, 0), B.dim_tensor(places, 0), axis=0)
-        positions = B.op("Expand", places, shape)
+        places = B.op("Expand", places, shape)
     return [
         B.op(
-            "RotaryEmbedding", values, cosines, sines, positions,
+            "RotaryEmbedding", values, cosines, sines, places,
             interleaved=attributes.get("interleaved", 0), num_heads=heads,
             rotary_embedding_dim=size,
         )

@@ -2,8 +2,7 @@
 
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md has their definitions;
 the tests compare with ONNX Runtime's own kernels. Those that keep state between calls (past keys
-and
-values) or hold quantized weights are not here.
+and values) or hold quantized weights are not here.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from onnxtape.compiler.gradients.places import positions
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
 from onnxtape.interop.fused_attention import (
     attention,
     multi_head_attention,
-    numbers_along,
     rotary_embedding,
 )
 from onnxtape.tensor import Tensor
@@ -123,12 +122,11 @@ def skip_layer_normalization(x: Sequence[Any], attributes: Attributes) -> list[T
 
 def embed_layer_normalization(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
     """LayerNormalization of the sum of a word's, a position's and a segment's embedding."""
-    words, segments, word, position, segment, gamma, beta, mask, positions = x[:9]
+    words, segments, word, position, segment, gamma, beta, mask, places = x[:9]
     if mask is not None:
         raise ModelError("EmbedLayerNormalization with a mask is not supported")
-    places = positions
     if places is None:
-        places = numbers_along(words, 1)
+        places = positions(B, words, 1)
     total = B.op("Add", B.op("Gather", word, words), B.op("Gather", position, places))
     if segments is not None:
         total = B.op("Add", total, B.op("Gather", segment, segments))

@@ -43,6 +43,7 @@ def model_of(
 
 X = floats(2, 3, 8)
 QKV = [X, floats(8, 24), floats(24)]
+KEYS = [floats(2, 3, 8), floats(2, 3, 8)]
 LENGTHS, SEEN = np.int32([2, 3]), np.int32([[1, 1, 0], [1, 1, 1]])
 PLACES = np.int64([[0, 1, 2], [1, 2, 3]])
 CACHES = [floats(10, 2), floats(10, 2)]
@@ -62,7 +63,7 @@ CASES: list[tuple[str, Arrays, dict[str, Any], int]] = [
     ("FusedGemm", [floats(2, 3), floats(3, 4), floats(4)], {"activation": "Relu"}, 1),
     (
         "FusedGemm",
-        [floats(2, 3), floats(4, 3)],
+        [floats(2, 3), floats(4, 3), np.float32([9, -9, 9, -9])],
         {"activation": "LeakyRelu", "activation_alpha": 0.3, "transB": 1},
         1,
     ),
@@ -88,7 +89,7 @@ CASES: list[tuple[str, Arrays, dict[str, Any], int]] = [
         "EmbedLayerNormalization",
         [np.int32([[1, 4, 0]]), None, *TABLES[:2], None, *TABLES[3:], None, np.int32([[2, 0, 1]])],
         {},
-        2,
+        3,
     ),
     ("RotaryEmbedding", [X, PLACES, *CACHES], {"num_heads": 2}, 1),
     ("RotaryEmbedding", [X, np.int64([4]), *CACHES], {"interleaved": 1}, 1),
@@ -100,9 +101,14 @@ CASES: list[tuple[str, Arrays, dict[str, Any], int]] = [
         {"num_heads": 2, "scale": 0.3},
         1,
     ),
-    ("MultiHeadAttention", [X, X, X, None, SEEN], {"num_heads": 2}, 1),
-    ("MultiHeadAttention", [X, X, X, None], {"num_heads": 2, "unidirectional": 1}, 1),
-    ("MultiHeadAttention", [floats(2, 3, 2, 3, 4)], {"num_heads": 2}, 1),
+    ("MultiHeadAttention", [X, *KEYS, None, SEEN], {"num_heads": 2}, 1),
+    ("MultiHeadAttention", [X, *KEYS], {"num_heads": 2, "unidirectional": 1}, 1),
+    (
+        "MultiHeadAttention",
+        [X, floats(2, 2, 5, 4), floats(2, 2, 5, 4)],
+        {"num_heads": 2, "mask_filter_value": -5.0},
+        1,
+    ),
     ("Attention", QKV, {"num_heads": 2}, 1),
     ("Attention", [*QKV, LENGTHS], {"num_heads": 2}, 1),
     ("Attention", [*QKV, SEEN], {"num_heads": 2}, 1),
