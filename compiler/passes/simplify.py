@@ -57,8 +57,8 @@ def _equal_input(b: GraphBuilder, node: ir.Node) -> ir.Value | None:
         inner = x.producer()
         return inner.inputs[0] if inner is not None and applies(inner, "Neg") else None
     if op == "Where":
-        alike = inputs[1] is not None and inputs[1] is inputs[2]
-        return inputs[1] if alike and same_shape(b.shape(inputs[1]), b.shape(out)) else None
+        same = inputs[1] if inputs[1] is inputs[2] else None
+        return same if same is not None and same_shape(b.shape(same), b.shape(out)) else None
     if op == "Cast":
         return x if x.dtype == out.dtype else None
     if op in ("Reshape", "Expand"):

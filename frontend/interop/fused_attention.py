@@ -30,7 +30,7 @@ def attention(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
     if x[2] is not None:
         projected = B.op("Add", projected, x[2])
     sizes = attributes.get("qkv_hidden_sizes")
-    parts = list(sizes) if sizes else [B.dim(x[1], 1) // 3] * 3
+    parts = list(sizes) if sizes else [_size(x[1], 1) // 3] * 3
     q, k, v = B.op_multi("Split", projected, parts, outputs=3, axis=-1)
     return [_attended(q, k, v, x[3], x[5], attributes)]
 
@@ -46,11 +46,18 @@ def multi_head_attention(x: Sequence[Any], attributes: Attributes) -> list[Tenso
     if k is None or v is None:
         raise ModelError("MultiHeadAttention with packed inputs is not supported")
     if bias is not None:
-        width = B.dim(q, 2)
-        parts = [width, width, B.dim(bias, 0) - 2 * width]
+        width = _size(q, 2)
+        parts = [width, width, _size(bias, 0) - 2 * width]
         biases = B.op_multi("Split", bias, parts, outputs=3, axis=0)
         q, k, v = (B.op("Add", part, b) for part, b in zip((q, k, v), biases, strict=True))
     return [_attended(q, k, v, mask, added, attributes)]
+
+
+def _size(x: Tensor, axis: int) -> int:
+    size = B.dim(x, axis)
+    if not isinstance(size, int):
+        raise ModelError(f"an attention operator needs to know the size of axis {axis}")
+    return size
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -62,7 +69,7 @@ def _attended(
 ) -> Tensor:
     heads = attributes["num_heads"]
     q, k, v = (_heads(x, heads) for x in (q, k, v))
-    scale = attributes.get("scale") or 1 / math.sqrt(B.dim(q, 3))
+    scale = attributes.get("scale") or 1 / math.sqrt(_size(q, 3))
     scores = B.op("MatMul", B.op("Mul", q, scale), B.op("Transpose", k, perm=[0, 1, 3, 2]))
     if added is not None:
         scores = B.op("Add", scores, added)
@@ -106,7 +113,7 @@ def rotary_embedding(x: Sequence[Any], attributes: Attributes) -> list[Tensor | 
     heads = attributes.get("num_heads", 0)
     rank = len(values.shape)
     if rank == 3 and not heads:
-        heads = B.dim(values, 2) // (2 * B.dim(cosines, 1))
+        heads = _size(values, 2) // (2 * _size(cosines, 1))
     if len(places.shape) == 1:
         places = B.op("Add", positions(B, values, rank - 2), places)
         shape = B.op("Concat", B.dim_tensor(values, 0), B.dim_tensor(places, 0), axis=0)
