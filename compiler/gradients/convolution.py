@@ -46,17 +46,53 @@ def conv(b: B, n: N, g: Any) -> list[Any]:
 def conv_transpose(b: B, n: N, g: Any) -> list[Any]:
     """What Conv's rule is by the maps, with the output's gradient as the image."""
     x, w = n.required(0), n.required(1)
-    window = _conv_transpose_window(b, n)
+    image, window = _reached(b, n, g, _conv_transpose_window(b, n))
 
     def by_maps() -> Any:
-        image, plain = padded(b, g, window)
-        return b.op("Conv", image, w, **plain.attributes())
+        whole, plain = padded(b, image, window)
+        return b.op("Conv", whole, w, **plain.attributes())
 
     return [
         by_maps,
-        lambda: kernel_gradient(b, g, x, window, w),
+        lambda: kernel_gradient(b, image, x, window, w),
         lambda: _bias_gradient(b, g),
     ]
+
+
+def _reached(b: B, n: N, g: Any, window: Window) -> tuple[Any, Window]:
+    """A ConvTranspose's `g` without the end that no kernel reaches, where it is a stride or more.
+
+    `output_padding` or `output_shape` put it there. Conv would find room in it for further maps.
+    """
+    more, wanted = n.attribute("output_padding") or [0] * window.rank, n.attribute("output_shape")
+    rank, axes, end = window.rank, window.axes, 2**31 - 1
+    if wanted is None:
+        if all(m < s for m, s in zip(more, window.strides, strict=True)):
+            return g, window
+        after = window.pads[rank:]
+        ends = [a - m if m > a else end for m, a in zip(more, after, strict=True)]
+        kept = [max(a - m, 0) for m, a in zip(more, after, strict=True)]
+        image = b.op("Slice", g, [0] * rank, ends, axes)
+        return image, replace(window, pads=[*window.pads[:rank], *kept])
+    sizes, kernel = spatial_sizes(b, n.required(0)), _kernel_sizes(b, n)
+    if isinstance(window.pads, list) and is_static(sizes) and is_static(kernel):
+        last = [(d - 1) * s for d, s in zip(sizes, window.strides, strict=True)]
+        before, after = window.pads[:rank], window.pads[rank:]
+        limits = [
+            start + e - a for start, e, a in zip(last, window.extents(kernel), before, strict=True)
+        ]
+        if all(size <= limit for size, limit in zip(wanted, limits, strict=True)):
+            return g, window
+        kept = [max(a - m, 0) for m, a in zip(more, after, strict=True)]
+        image = b.op("Slice", g, [0] * rank, limits, axes)
+        return image, replace(window, pads=[*before, *kept])
+    actual, reach = _size_vectors(b, n, window)
+    before, after = (b.op("Slice", window.pads, [i], [i + rank], [0]) for i in (0, rank))
+    last = b.op("Mul", b.op("Sub", actual, 1), window.strides)
+    limits = b.op("Sub", b.op("Add", last, reach), before)
+    kept = b.op("Max", b.op("Sub", after, more), 0)
+    image = b.op("Slice", g, [0] * rank, limits, axes)
+    return image, replace(window, pads=b.op("Concat", before, kept, axis=0))
 
 
 def _bias_gradient(b: B, g: Any) -> Any:
@@ -158,13 +194,14 @@ def _conv_transpose_window(b: B, n: N) -> Window:
 
 @gradient("Col2Im")
 def col2im(b: B, n: N, g: Any) -> list[Any]:
-    """The blocks of the image's gradient: a Conv with one kernel of a single 1 for each place.
+    """The blocks of the image's gradient, for which ONNX has no operator.
 
-    ONNX has no Im2Col.
+    A Conv with one kernel of a single 1 for each place; gathered where the block's size is known
+    only at run time.
     """
     sizes = b.constant_value(n.required(2))
     if sizes is None:
-        raise Refusal("its gradient needs a block_shape that is known when the graph is made")
+        return [_gathered_blocks(b, n, g), None, None]
     block = [int(d) for d in sizes]
     rank, count = len(block), math.prod(block)
     attributes = {
@@ -178,3 +215,26 @@ def col2im(b: B, n: N, g: Any) -> list[Any]:
     picks = np.eye(count, dtype=b.dtype(g)).reshape(count, 1, *block)
     columns = b.op("Conv", images, picks, **attributes)
     return [b.reshape_like(columns, n.required(0)), None, None]
+
+
+def _gathered_blocks(b: B, n: N, g: Any) -> Any:
+    """Axis by axis: a Gather makes of (size) the (offsets in the block, places of the block)."""
+    rank = b.dim(n.required(2), 0)
+    if not isinstance(rank, int):
+        raise Refusal("nothing tells how many axes its blocks have")
+    strides, dilations = (n.attribute(k) or [1] * rank for k in ("strides", "dilations"))
+    pads = list(n.attribute("pads") or [0] * 2 * rank)
+    zero, one = b.constant(np.int64(0)), b.constant(np.int64(1))
+    blocks = b.op("Pad", g, [0, 0, *pads[:rank], 0, 0, *pads[rank:]]) if any(pads) else g
+    sizes = b.op("Shape", blocks)
+    for i in range(rank):
+        axis = 2 + 2 * i
+        block = b.op("Gather", n.required(2), b.constant(np.int64(i)))
+        size = b.op("Gather", sizes, b.constant(np.int64(2 + i)))
+        offsets = b.op("Mul", b.op("Range", zero, block, one), dilations[i])
+        end = b.op("Sub", size, b.op("Mul", b.op("Sub", block, 1), dilations[i]))
+        starts = b.op("Range", zero, end, b.constant(np.int64(strides[i])))
+        places = b.op("Add", b.op("Unsqueeze", offsets, [1]), starts)
+        blocks = b.op("Gather", blocks, places, axis=axis)
+    order = [0, 1, *range(2, 2 * rank + 2, 2), *range(3, 2 * rank + 2, 2)]
+    return b.reshape_like(b.op("Transpose", blocks, perm=order), n.required(0))

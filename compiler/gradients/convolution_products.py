@@ -321,11 +321,13 @@ def _by_conv(b: B, image: Any, maps: Any, window: Window, w: Any) -> Any:
         seen = b.op("Transpose", image, perm=[1, 0, *last])
     else:
         # Images of the batch as channels, the same ones for each group.
-        sizes = b.op("Shape", image, start=2)
-        split = b.op("Reshape", image, b.op("Concat", b.constant([0, group, -1]), sizes, axis=0))
+        sizes, batch = b.op("Shape", image, start=2), b.dim_tensor(image, 0)
+        ins = b.dim_tensor(w, 1)
+        parts = b.op("Concat", batch, b.constant([group]), ins, sizes, axis=0)
+        split = b.op("Reshape", image, parts, allowzero=1)
         swapped = b.op("Transpose", split, perm=[2, 1, 0, *(a + 1 for a in last)])
-        shape = b.op("Concat", b.constant([0, -1]), sizes, axis=0)
-        seen = b.op("Reshape", swapped, shape)
+        shape = b.op("Concat", ins, b.op("Mul", batch, group), sizes, axis=0)
+        seen = b.op("Reshape", swapped, shape, allowzero=1)
     held = b.op("Transpose", maps, perm=[1, 0, *last])
     exchanged = {"strides": window.dilations, "dilations": window.strides}
     table = b.op("Conv", seen, held, **{**window.attributes(), **exchanged})

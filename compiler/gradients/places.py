@@ -42,6 +42,27 @@ def identity_mask(b: B, x: Any, axis: int, axes: tuple[int, int], rank: int) -> 
     return compare_positions(b, "Equal", x, axis, axes, rank)
 
 
+def parted(b: B, x: Any, axis: Any, tail: int = 0) -> Any:
+    """The shape (before, size, after, *tail) that x has around an axis known only at run time.
+
+    Args:
+        axis: an integer scalar or vector of one, which may count from the back.
+        tail: how many of the last axes stay apart.
+    """
+    rank = b.known_rank(x, "an axis that is known only at run time")
+    axis = b.op("Reshape", b.cast(axis, np.dtype(np.int64)), [1])
+    axis = b.op("Mod", b.op("Add", axis, rank), rank)
+    # A leading 1, for the product of no sizes.
+    sizes = b.op("Concat", b.constant([1]), b.op("Shape", x), axis=0)
+    here = b.op("Add", axis, 1)
+    before = b.op("ReduceProd", b.op("Slice", sizes, [0], here, [0]), keepdims=1)
+    size = b.op("Gather", sizes, here)
+    after = b.op("Slice", sizes, b.op("Add", here, 1), [1 + rank - tail], [0])
+    after = b.op("ReduceProd", b.op("Concat", b.constant([1]), after, axis=0), keepdims=1)
+    last = [b.op("Slice", sizes, [1 + rank - tail], [1 + rank], [0])] if tail else []
+    return b.op("Concat", before, size, after, *last, axis=0)
+
+
 def scatter_add(
     b: B, op_type: str, zeros: Any, places: Any, updates: Any, **attributes: Any
 ) -> Any:

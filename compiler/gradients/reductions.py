@@ -9,9 +9,9 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import is_static
-from onnxtape.compiler.gradients.places import compare_positions, identity_mask
+from onnxtape.compiler.gradients.places import compare_positions, identity_mask, parted
 from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import Refusal, gradient
+from onnxtape.compiler.registry import gradient
 
 B = Builder[Any]
 N = Record[Any]
@@ -198,27 +198,33 @@ def cumprod(b: B, n: N, g: Any) -> list[Any]:
     x, axis = n.required(0), n.required(1)
     flags = {"exclusive": n.attribute("exclusive", 0), "reverse": n.attribute("reverse", 0)}
     known = b.constant_value(axis)
-    if known is None:
-        raise Refusal("its axis is known only at run time")
-    place = int(known.item()) % b.known_rank(x, "CumProd's gradient")
-    size = b.dim(x, place)
+    if known is not None:
+        place = int(known.item()) % b.known_rank(x, "CumProd's gradient")
+        return [_cumprod_back(b, x, g, place, **flags), None]
+    shape = parted(b, x, axis)
+    flat, flat_g = (b.op("Reshape", value, shape, allowzero=1) for value in (x, g))
+    return [b.reshape_like(_cumprod_back(b, flat, flat_g, 1, **flags), x), None]
+
+
+def _cumprod_back(b: B, x: Any, g: Any, axis: int, exclusive: int, reverse: int) -> Any:
+    size = b.dim(x, axis)
     if not isinstance(size, int):
-        return [_cumprod_by_pairs(b, x, g, place, **flags), None]
-    back = -1 if flags["reverse"] else 1
+        return _cumprod_by_pairs(b, x, g, axis, exclusive, reverse)
+    back = -1 if reverse else 1
 
     def ahead(value: Any, by: int) -> Any:
         by = min(by, size)
-        return b.op("Pad", value, [-by * back, by * back], None, [place])
+        return b.op("Pad", value, [-by * back, by * back], None, [axis])
 
     # total[i] = g[i] + x[i + 1] total[i + 1], solved by doubling how far each element sees.
-    before = b.op("CumProd", x, axis, exclusive=1, reverse=flags["reverse"])
-    total = ahead(g, 1) if flags["exclusive"] else g
+    before = b.op("CumProd", x, b.constant(np.int64(axis)), exclusive=1, reverse=reverse)
+    total = ahead(g, 1) if exclusive else g
     factor, reach = ahead(x, 1), 1
     while reach < size:
         total = b.op("Add", total, b.op("Mul", factor, ahead(total, reach)))
         factor = b.op("Mul", factor, ahead(factor, reach))
         reach *= 2
-    return [b.op("Mul", before, total), None]
+    return b.op("Mul", before, total)
 
 
 def _cumprod_by_pairs(b: B, x: Any, g: Any, axis: int, exclusive: int, reverse: int) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.expansion import expansion
-from onnxtape.compiler.gradients.places import along, positions
+from onnxtape.compiler.gradients.places import along, parted, positions
 from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import Refusal, gradient
+from onnxtape.compiler.registry import gradient
 
 B = Builder[Any]
 N = Record[Any]
@@ -23,10 +23,21 @@ N = Record[Any]
 @gradient("DFT")
 def dft(b: B, n: N, g: Any) -> list[Any]:
     """What the transform padded is cut off, and the other way around."""
-    x = n.required(0)
-    axis = _axis(b, n)
+    x, axis = n.required(0), n.input(2)
+    rank = b.known_rank(x, "DFT's gradient")
+    known = np.asarray(-2) if axis is None else b.constant_value(axis)
+    if known is not None:
+        return [_dft_back(b, n, g, x, int(known.item()) % rank), None, None]
+    flat, flat_g = (
+        b.op("Reshape", value, parted(b, value, axis, tail=1), allowzero=1) for value in (x, g)
+    )
+    return [b.reshape_like(_dft_back(b, n, flat_g, flat, 1), x), None, None]
+
+
+def _dft_back(b: B, n: N, g: Any, x: Any, axis: int) -> Any:
+    """By x, which was transformed along `axis`, counted from the front."""
     inverse, onesided = n.attribute("inverse", 0), n.attribute("onesided", 0)
-    length = n.input(1)
+    rank, length = b.known_rank(x, "DFT's gradient"), n.input(1)
     if inverse and onesided:
         size = b.dim_tensor(g, axis)
         # Every bin stands for two, but for the first and, if there is one, the middle.
@@ -37,26 +48,15 @@ def dft(b: B, n: N, g: Any) -> list[Any]:
         middle = b.cast(b.op("Equal", b.op("Mul", bins, 2), size), dtype)
         counts = b.op("Sub", 2.0, b.op("Add", first, middle))
         weights = b.op("Div", counts, b.cast(size, dtype))
-        rank = b.known_rank(x, "DFT's gradient")
         back = b.op("Mul", spectrum, along(b, weights, axis, rank))
-        return [_fitted(b, back, x, axis), None, None]
+        return _fitted(b, back, x, axis)
     if length is None:
         length = b.op("Squeeze", b.dim_tensor(x, axis), [0])
     # A one-sided spectrum is padded with zeros to the full length by the transform.
     back = b.op("DFT", g, length, b.constant(np.int64(axis)), inverse=1 - inverse)
     back = b.op("Div" if inverse else "Mul", back, b.cast(length, b.dtype(g)))
-    parts = b.dim_tensor(x, b.known_rank(x, "DFT's gradient") - 1)
-    back = b.op("Slice", back, [0], parts, [-1])
-    return [_fitted(b, back, x, axis), None, None]
-
-
-def _axis(b: B, n: N) -> int:
-    """The axis of the transform, counted from the front."""
-    axis = n.input(2)
-    known = np.asarray(-2) if axis is None else b.constant_value(axis)
-    if known is None:
-        raise Refusal("its axis is known only at run time")
-    return int(known.item()) % b.known_rank(n.required(0), "DFT's gradient")
+    back = b.op("Slice", back, [0], b.dim_tensor(x, rank - 1), [-1])
+    return _fitted(b, back, x, axis)
 
 
 def _fitted(b: B, value: Any, x: Any, axis: int) -> Any:

@@ -7,6 +7,7 @@ SAME_UPPER.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def windows(x: Any, given: dict[str, Any], outside: float = 0.0) -> Any:
         shape[2 + i : 4 + i] = inside.shape
         taken = np.where(inside.reshape(shape), taken, np.asarray(outside, x.dtype))
         x = np.moveaxis(taken, 3 + i, -1)
-    return x.reshape(*x.shape[: 2 + count], -1)
+    return x.reshape(*x.shape[: 2 + count], math.prod(x.shape[2 + count :]))
 
 
 class MaxPool(OpRun):

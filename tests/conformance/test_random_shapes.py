@@ -16,6 +16,7 @@ from tests.compiler.cases import Case
 from tests.compiler.graphs import Evaluator, check_shapes
 from tests.compiler.test_gradients import build, project, random_like, variants
 from tests.conformance import random_cases as cases
+from tests.conformance import random_windows as windows
 
 STRATEGIES = {
     "elementwise": cases.elementwise(),
@@ -31,6 +32,11 @@ STRATEGIES = {
     "slices": cases.slicing(),
     "pads": cases.padding(),
     "rearrangements": cases.rearrangement(),
+    "convolutions": windows.convolution(),
+    "transposed convolutions": windows.transposed_convolution(),
+    "pooling": windows.pooling(),
+    "columns": windows.columns(),
+    "global pooling": windows.global_pooling(),
 }
 STEP = 1e-6
 

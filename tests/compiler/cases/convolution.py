@@ -100,6 +100,12 @@ def _conv_transpose() -> list[Case]:
             for mode, size in (("NOTSET", 6), ("NOTSET", 8), ("SAME_UPPER", 6), ("SAME_LOWER", 6))
         ],
         conv_transpose((0, 2, 3), (2, 2, 3), "empty"),
+        conv_transpose((0, 4, 3), (4, 2, 3), "empty", group=2),
+        # More room at the end than a stride: no kernel reaches it.
+        conv_transpose((1, 2, 4), (2, 1, 3), dilations=[2], pads=[2, 1], output_padding=[1]),
+        conv_transpose((1, 2, 3), (2, 1, 2), dilations=[3], pads=[0, 1], output_padding=[2]),
+        conv_transpose((1, 2, 3), (2, 1, 3), strides=[2], output_shape=[10]),
+        conv_transpose((1, 1, 2, 3), (1, 1, 2, 1), dilations=[3, 1], output_shape=[8, 3]),
     ]
 
 
@@ -108,15 +114,11 @@ def _col2im() -> list[Case]:
         inputs = [spread(columns), np.asarray(image), np.asarray(block)]
         return Case("Col2Im", inputs, attributes, note=f"{image}-{block}".replace(" ", ""))
 
-    # The rule wants to know the block.
     return [
-        Case(c.op, c.inputs, c.attributes, note=c.note, dynamic=False)
-        for c in (
-            case((2, 4, 4), [3, 3], [2, 2]),
-            case((1, 6, 6), [3, 4], [1, 3], pads=[0, 1, 0, 1], strides=[1, 2], dilations=[1, 1]),
-            case((1, 4, 8), [5, 4], [2, 2], dilations=[2, 1], pads=[1, 0, 0, 0], strides=[1, 2]),
-            case((2, 3, 3), [5], [3]),
-        )
+        case((2, 4, 4), [3, 3], [2, 2]),
+        case((1, 6, 6), [3, 4], [1, 3], pads=[0, 1, 0, 1], strides=[1, 2], dilations=[1, 1]),
+        case((1, 4, 8), [5, 4], [2, 2], dilations=[2, 1], pads=[1, 0, 0, 0], strides=[1, 2]),
+        case((2, 3, 3), [5], [3]),
     ]
 
 

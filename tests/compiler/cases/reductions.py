@@ -71,14 +71,13 @@ def _cumprod() -> list[Case]:
             [x, np.asarray(axis)],
             {"exclusive": exclusive, "reverse": reverse},
             note=f"axis={axis}",
-            dynamic=False,
             opset=26,
         )
         for x, axis in ((spread((3, 4)), 0), (spread((3, 4)), -1), (FACTORS, 1))
         for exclusive, reverse in directions
     ]
     cases += [
-        Case("CumProd", [spread(s), np.asarray(0)], note="axis=0", dynamic=False, opset=26)
+        Case("CumProd", [spread(s), np.asarray(0)], note="axis=0", opset=26)
         for s in [(1,), (9, 2), (0, 2)]
     ]
     return cases

@@ -30,14 +30,13 @@ def _dft() -> list[Case]:
             _trimmed([spread((2, size, parts)), scalar(length), scalar(axis)]),
             {"inverse": inverse, "onesided": onesided},
             note=f"length={length},axis={axis}",
-            dynamic=False,
         )
         for (parts, inverse, onesided), (size, length) in product(
             kinds, [(4, None), (4, 7), (5, 2)]
         )
         for axis in ((None, 0) if (size, length) == (4, None) else (1,))
     ]
-    cases.append(Case("DFT", [spread((3, 2)), None, scalar(0)], note="rank 2", dynamic=False))
+    cases.append(Case("DFT", [spread((3, 2)), None, scalar(0)], note="rank 2"))
     return cases
 
 
