@@ -27,7 +27,8 @@ Tap = tuple[Any, Any]
 def grid_sample(b: B, n: N) -> list[Any]:
     """The weighted sum of the pixels around each point.
 
-    At whole coordinates, where a linear interpolation has a kink, the slope on the right counts.
+    At whole coordinates, where a linear interpolation has a kink, the slope on the right counts;
+    on the border of what is clamped or reflected, none: as torch.nn.functional.grid_sample.
     """
     x, grid = n.required(0), n.required(1)
     rank = b.known_rank(x, "GridSample's gradient") - 2
@@ -41,7 +42,12 @@ def grid_sample(b: B, n: N) -> list[Any]:
         size = _size(b, x, 2 + axis, dtype)
         span = b.op("Sub", size, 1.0) if align else size
         place = b.op("Mul", b.op("Add", place, 1.0), b.op("Mul", span, 0.5))
-        index, weight = _taps(b, place if align else b.op("Sub", place, 0.5), mode)
+        place = place if align else b.op("Sub", place, 0.5)
+        if mode == "linear" and padding != "zeros":
+            index, weight = _taps(b, _folded(b, place, size, padding, align), mode)
+            taps.append(_inside(b, index, weight, size, "border", align))
+            continue
+        index, weight = _taps(b, place, mode)
         taps.append(_inside(b, index, weight, size, padding, align))
     return [b.reshape_like(_weighted_pixels(b, x, taps), n.outputs[0])]
 
@@ -80,6 +86,24 @@ def _far(b: B, t: Any, a: float = -0.75) -> Any:
     """a s^3 - 5 a s^2 + 8 a s - 4 a at s = 1 + t, which is a t (1 - t)^2."""
     rest = b.op("Sub", 1.0, t)
     return b.op("Mul", b.op("Mul", t, a), b.op("Mul", rest, rest))
+
+
+def _folded(b: B, place: Any, size: Any, padding: str, align: bool) -> Any:
+    """Coordinates brought into the image; those on its border or beyond carry no derivative."""
+    last = b.op("Sub", size, 1.0)
+    if padding == "reflection":
+        low = 0.0 if align else -0.5
+        # A single pixel has no length between centres; any other will do.
+        span = b.op("Max", last, 1.0) if align else size
+        away = b.op("Abs", b.op("Sub", place, low))
+        turns = b.op("Floor", b.op("Div", away, span))
+        rest = b.op("Sub", away, b.op("Mul", turns, span))
+        odd = b.op("Equal", b.op("Mod", turns, 2.0, fmod=1), 1.0)
+        place = b.op("Add", b.op("Where", odd, b.op("Sub", span, rest), rest), low)
+    inside = b.op("And", b.op("Greater", place, 0.0), b.op("Less", place, last))
+    zero = np.zeros((), b.dtype(place))
+    border = b.op("Where", b.op("LessOrEqual", place, 0.0), zero, last)
+    return b.op("Where", inside, place, border)
 
 
 def _inside(b: B, index: Any, weight: Any, size: Any, padding: str, align: bool) -> Tap:

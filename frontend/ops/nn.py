@@ -60,9 +60,10 @@ def relu(x: Any) -> Tensor:
 
 
 def relu6(x: Any) -> Tensor:
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6); the derivative is 0 at both ends."""
     t = _float(x)
-    return B.op("Clip", t, 0.0, 6.0)
+    above = B.op("GreaterOrEqual", t, 6.0)
+    return B.op("Where", above, np.asarray(6.0, t.dtype), B.op("Relu", t))
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.2) -> Tensor:
@@ -148,8 +149,10 @@ def glu(x: Any, axis: int = -1) -> Tensor:
 
 
 def hard_tanh(x: Any) -> Tensor:
-    """min(max(x, -1), 1)."""
-    return B.op("Clip", _float(x), -1.0, 1.0)
+    """min(max(x, -1), 1); the derivative is 0 at both ends."""
+    t = _float(x)
+    inside = B.op("Less", B.op("Abs", t), 1.0)
+    return B.op("Where", inside, t, B.op("Sign", t))
 
 
 def hard_shrink(x: Any, threshold: float = 0.5) -> Tensor:

@@ -110,8 +110,13 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The standard deviation (divided by the count) over the axes."""
-    return sqrt(var(x, axis, keepdims))
+    """The standard deviation (divided by the count) over the axes.
+
+    Where all elements are equal its derivative is zero.
+    """
+    variance = var(x, axis, keepdims)
+    apart = B.op("Greater", variance, 0.0)
+    return B.op("Where", apart, sqrt(B.op("Where", apart, variance, 1.0)), variance)
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -99,7 +99,7 @@ def signbit(x: Any) -> Tensor:
 def arctan2(x1: Any, x2: Any) -> Tensor:
     """The angle of the point (x2, x1), from -pi to pi; signed zeros and infinities as in C.
 
-    The quotient is taken the way round that keeps it within 1.
+    The quotient is taken the way round that keeps it within 1. Derivatives at the origin are zero.
     """
     # Two infinities become equals, whose quotient is 1.
     y, x = (B.op("Clip", t, *_limits(t.dtype)) for t in operands(x1, x2, floating=True))
@@ -107,6 +107,7 @@ def arctan2(x1: Any, x2: Any) -> Tensor:
     numerator = B.op("Where", steep, B.op("Neg", x), y)
     denominator = B.op("Where", steep, y, x)
     at_origin = B.op("Equal", denominator, 0.0)
+    numerator = B.op("Where", at_origin, stop_gradient(numerator), numerator)
     quotient = B.op("Div", numerator, B.op("Where", at_origin, 1.0, denominator))
     turn = B.op("Where", steep, math.pi / 2, B.op("Where", signbit(x), math.pi, _zero(y)))
     signed = B.op("Where", signbit(y), B.op("Neg", turn), turn)
