@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from sys import getrefcount
@@ -15,8 +15,10 @@ import onnx_ir as ir
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
 from onnxtape.compiler.errors import Provenance, located
+from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.schedule import schedule_updates
 from onnxtape.errors import ExecutionError, InputError
+from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
 from onnxtape.runtime.session import create_session
 from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
@@ -46,7 +48,7 @@ class ConcreteFunction:
         self.state: list[StateEntry] = traced.state
         # A function that computes nothing has no graph to open.
         try:
-            self._step = _compile(traced, providers) if traced.model.graph.outputs else None
+            self._step = _compile(traced, providers) if traced.raw.graph.outputs else None
         except ExecutionError as error:
             raise _explained(error, traced) from None
         self._bound_at = -1
@@ -162,21 +164,16 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
 
     ONNX Runtime optimizes the graph once and hands it back; that graph is put into an order in
     which state can be overwritten, and is then run as it stands. (An order chosen before ONNX
-    Runtime's own rewrites would prove nothing.)
+    Runtime's own rewrites would prove nothing.) Later processes find it in the cache on disk.
     """
-    model = ir.to_proto(traced.model).SerializeToString()
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
     in_place: frozenset[str] = frozenset()
     if outputs:
-        with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
-            path = Path(folder) / "optimized.onnx"
-            # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
-            create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
-            optimized = ir.load(path)
-            in_place = schedule_updates(optimized, outputs)
-            scheduled = ir.to_proto(optimized).SerializeToString()
-        session = create_session(scheduled, providers, optimize=False, in_order=True)
+        made = _ready_to_run(traced, outputs, providers)
+        in_place = frozenset(made.notes["in_place"])
+        session = create_session(made.model, providers, optimize=False, in_order=True)
     else:
+        model = ir.to_proto(traced.model).SerializeToString()
         session = create_session(model, providers, merge_equal=False)
     bindings = [
         StateBinding(
@@ -188,3 +185,36 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
         for entry, variable in zip(traced.state, traced.variables, strict=True)
     ]
     return CompiledStep(session, [s.name for s in traced.inputs], traced.output_names, bindings)
+
+
+def _ready_to_run(
+    traced: TracedStep, outputs: Mapping[str, str], providers: Providers
+) -> CachedGraph:
+    """The step's graph, optimized and in order, from the cache if it has been made before."""
+    cache = graph_cache()
+    if cache is None:
+        return _optimized(traced, outputs, providers)
+    parts = {
+        "graph": fingerprint(traced.raw),
+        "passes": str([graph_pass.name for graph_pass in traced.passes]),
+        "compiler": compiler_fingerprint(),
+        "state": str(sorted(outputs.items())),
+    }
+    key = cache_key(parts, providers)
+    found = cache.load(key)
+    if found is None:
+        found = _optimized(traced, outputs, providers)
+        cache.store(key, found)
+    return found
+
+
+def _optimized(traced: TracedStep, outputs: Mapping[str, str], providers: Providers) -> CachedGraph:
+    model = ir.to_proto(traced.model).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
+        create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
+        optimized = ir.load(path)
+        in_place = schedule_updates(optimized, outputs)
+        scheduled = ir.to_proto(optimized).SerializeToString()
+    return CachedGraph(scheduled, {"in_place": sorted(in_place)})

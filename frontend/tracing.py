@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,23 +60,32 @@ class InputSpec:
     shape: Shape
 
 
-@dataclass(slots=True)
+@dataclass
 class TracedStep:
     """A finished trace: the model, and how Python's side maps onto it.
 
     Attributes:
+        raw: the graph as it was traced; the passes rewrite it when `model` is first asked for.
+        passes: the passes that it is to go through.
         returned: the structure that the function returned.
         results: for each of its leaves, the index of the output, or (None, constant).
         variables: the variables behind `state`, in its order.
     """
 
-    model: ir.Model
+    raw: ir.Model
+    passes: list[GraphPass]
     inputs: list[InputSpec]
     output_names: list[str]
     returned: Any
     results: list[tuple[int | None, Any]]
     state: list[StateEntry]
     variables: list[Variable]
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The graph after the passes."""
+        run_passes(self.raw, self.passes, verify=verify_passes)
+        return self.raw
 
 
 @dataclass(slots=True)
@@ -235,8 +245,9 @@ def _finish(
         state.append(StateEntry(name, name, output_name, variable.role))
 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
-    run_passes(model, default_passes(builder.target), verify=verify_passes)
-    return TracedStep(model, list(specs), output_names, returned, results, state, list(step.slots))
+    passes = default_passes(builder.target)
+    variables = list(step.slots)
+    return TracedStep(model, passes, list(specs), output_names, returned, results, state, variables)
 
 
 def default_passes(target: Target = CPU) -> list[GraphPass]:

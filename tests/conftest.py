@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import debugging, naming, tracing
+
+# Nothing from another run; tests of the cache switch it on, in a folder of their own.
+os.environ["ONNXTAPE_CACHE"] = "off"
 
 # Every trace in every test checks the graph's invariants between its passes.
 tracing.verify_passes = True

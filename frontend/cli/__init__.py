@@ -1,4 +1,4 @@
-"""The command line: `onnxtape build`, `train`, `inspect`, `doctor`."""
+"""The command line: `onnxtape build`, `train`, `inspect`, `doctor`, `cache`."""
 
 from onnxtape.cli.command import main
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnxtape
-from onnxtape.cli import build, doctor, inspection, train
+from onnxtape.cli import build, cache, doctor, inspection, train
 from onnxtape.cli.output import UsageError
 
 _EPILOG = """\
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where in the program an error arose"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (build, train, inspection, doctor):
+    for module in (build, train, inspection, doctor, cache):
         module.add_parser(commands)
     return parser
 
