@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from benchmarks.jax_optimizers import adam
 from benchmarks.workloads import Problem, Step, Workload
-from benchmarks.workloads.mlp import _jax_adam
 
 BATCH, STEPS = 32, 64
 VOCABULARY, EMBEDDING, UNITS = 96, 64, 128
@@ -129,7 +129,7 @@ def build_jax(problem: Problem) -> Step:
     import jax.numpy as jnp
 
     batches = _endless(problem, np.int32)
-    init, update = _jax_adam()
+    init, update = adam(LEARNING_RATE, EPSILON)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         embedding, kernel, recurrent, bias, head, head_bias = weights

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from benchmarks.jax_optimizers import adam
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 64
@@ -119,7 +120,7 @@ def build_jax(problem: Problem) -> Step:
     import jax.numpy as jnp
 
     batches = _endless(problem, np.int32)
-    init, update = _jax_adam()
+    init, update = adam(LEARNING_RATE, EPSILON)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
@@ -142,44 +143,6 @@ def build_jax(problem: Problem) -> Step:
         return float(loss)
 
     return step
-
-
-def _jax_adam() -> tuple[Any, Any]:
-    """Adam as ``init(weights)`` and ``update(grads, state, weights) -> weights, state``."""
-    try:
-        import optax
-    except ImportError:
-        return _jax_adam_by_hand()
-    adam = optax.adam(LEARNING_RATE, eps=EPSILON)
-
-    def update(grads: Any, state: Any, weights: Any) -> Any:
-        updates, state = adam.update(grads, state, weights)
-        return optax.apply_updates(weights, updates), state
-
-    return adam.init, update
-
-
-def _jax_adam_by_hand() -> tuple[Any, Any]:
-    import jax
-    import jax.numpy as jnp
-
-    def init(weights: Any) -> Any:
-        zeros = [jnp.zeros_like(weight) for weight in weights]
-        return jnp.zeros((), jnp.int32), zeros, [jnp.zeros_like(weight) for weight in weights]
-
-    def update(grads: Any, state: Any, weights: Any) -> Any:
-        count, m, v = state
-        count = count + 1
-        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
-        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
-        rate = LEARNING_RATE / (1 - 0.9**count)
-        correction = 1 - 0.999**count
-        weights = jax.tree.map(
-            lambda w, m, v: w - rate * m / (jnp.sqrt(v / correction) + EPSILON), weights, m, v
-        )
-        return weights, (count, m, v)
-
-    return init, update
 
 
 def build_tensorflow(problem: Problem) -> Step:

@@ -1,0 +1,278 @@
+"""ResNet-20 for 32 x 32 images (arXiv:1512.03385, section 4.2), batch 32, momentum, float32.
+
+Three stages of three blocks with 16, 32 and 64 channels, batch normalization in training mode with
+running statistics, and shortcuts by 1 x 1 kernels where the size changes.
+
+With stride 2, Keras pads after the image and PyTorch before it. Both compute the same network on
+mirrored images with mirrored kernels, which is what PyTorch is given: each has its own padding.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from benchmarks.jax_optimizers import momentum
+from benchmarks.workloads import Problem, Step, Workload
+
+BATCH = 32
+SIDE = 32
+STAGES = (16, 32, 64)
+BLOCKS = 3
+CLASSES = 10
+LEARNING_RATE = 0.05
+MOMENTUM = 0.9
+KEPT = 0.99
+"""What the running statistics keep at each step."""
+EPSILON = 1e-3
+
+Unit = tuple[int, int, int, int]
+"""A convolution and its normalization: inputs, outputs, kernel size, stride."""
+
+
+def units() -> Iterator[Unit]:
+    """All of them: the first one, then two for each block and one more for a shortcut."""
+    yield 3, STAGES[0], 3, 1
+    inputs = STAGES[0]
+    for stage, outputs in enumerate(STAGES):
+        for block in range(BLOCKS):
+            stride = 2 if stage and not block else 1
+            yield inputs, outputs, 3, stride
+            yield outputs, outputs, 3, 1
+            if stride > 1:
+                yield inputs, outputs, 1, stride
+            inputs = outputs
+
+
+def problem() -> Problem:
+    """He's weights; images of noise around a pattern for each class."""
+    random = np.random.default_rng(0)
+    weights: list[NDArray[np.float32]] = []
+    for inputs, outputs, size, _ in units():
+        scale = np.sqrt(2 / (size * size * inputs))
+        kernel = scale * random.standard_normal((size, size, inputs, outputs))
+        ones, zeros = np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
+        weights += [kernel.astype(np.float32), ones, zeros, zeros, ones]
+    limit = np.sqrt(6 / (STAGES[-1] + CLASSES))
+    weights.append(random.uniform(-limit, limit, (STAGES[-1], CLASSES)).astype(np.float32))
+    weights.append(np.zeros(CLASSES, np.float32))
+    patterns = random.standard_normal((CLASSES, SIDE, SIDE, 3), dtype=np.float32)
+    batches = []
+    for _ in range(16):
+        y = random.integers(0, CLASSES, BATCH)
+        noise = random.standard_normal((BATCH, SIDE, SIDE, 3), dtype=np.float32)
+        batches.append((0.5 * patterns[y] + noise, y))
+    return Problem(weights, batches)
+
+
+def _endless(problem: Problem, labels: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The batches again and again, labels in the dtype `labels`, converted beforehand."""
+    return itertools.cycle([(x, y.astype(labels)) for x, y in problem.batches])
+
+
+def _keras_model(module: Any, problem: Problem) -> Any:
+    """The model of Keras's layers, which `module` (Keras or onnxtape) has."""
+    layers = module.layers
+    parts: list[tuple[Any, int]] = []
+
+    def unit(x: Any, spec: Unit) -> Any:
+        _, outputs, size, stride = spec
+        conv = layers.Conv2D(outputs, size, strides=stride, padding="same", use_bias=False)
+        norm = layers.BatchNormalization(momentum=KEPT, epsilon=EPSILON)
+        parts.extend([(conv, 1), (norm, 4)])
+        return norm(conv(x))
+
+    specs = units()
+    inputs = module.Input((SIDE, SIDE, 3))
+    x = layers.ReLU()(unit(inputs, next(specs)))
+    for stage in range(len(STAGES)):
+        for block in range(BLOCKS):
+            y = layers.ReLU()(unit(x, next(specs)))
+            y = unit(y, next(specs))
+            shortcut = unit(x, next(specs)) if stage and not block else x
+            x = layers.ReLU()(layers.Add()([y, shortcut]))
+    head = layers.Dense(CLASSES)
+    parts.append((head, 2))
+    model = module.Model(inputs, head(layers.GlobalAveragePooling2D()(x)))
+    values = iter(problem.weights)
+    for layer, count in parts:
+        layer.set_weights(list(itertools.islice(values, count)))
+    return model
+
+
+def build_onnxtape(problem: Problem) -> Step:
+    """`onnxtape.function` around a `GradientTape`."""
+    import onnxtape as ot
+
+    batches = _endless(problem, np.int64)
+    model = _keras_model(ot, problem)
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = ot.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+
+    def train(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = ot.function(train, fallback="error")
+    return lambda: float(compiled(*next(batches)))
+
+
+def build_torch(problem: Problem, compiled: bool = False) -> Step:
+    """PyTorch with its fused SGD; `compiled` wraps model and loss in `torch.compile`."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, specs: Iterator[Unit], shortcut: bool) -> None:
+            super().__init__()
+            self.first, self.second = _torch_unit(next(specs)), _torch_unit(next(specs))
+            self.shortcut = _torch_unit(next(specs)) if shortcut else nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.second(torch.relu(self.first(x)))
+            return torch.relu(y + self.shortcut(x))
+
+    specs = units()
+    layers: list[nn.Module] = [_torch_unit(next(specs)), nn.ReLU()]
+    for stage, block in itertools.product(range(len(STAGES)), range(BLOCKS)):
+        layers.append(Block(specs, shortcut=stage > 0 and block == 0))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(STAGES[-1], CLASSES)]
+    model = nn.Sequential(*layers)
+    values = iter(problem.weights)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                kernel = next(values)[::-1, ::-1].transpose(3, 2, 0, 1)
+                module.weight.copy_(torch.from_numpy(kernel.copy()))
+            elif isinstance(module, nn.BatchNorm2d):
+                for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                    assert tensor is not None
+                    tensor.copy_(torch.from_numpy(next(values)))
+            elif isinstance(module, nn.Linear):
+                module.weight.copy_(torch.from_numpy(next(values).T))
+                module.bias.copy_(torch.from_numpy(next(values)))
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM, fused=True)
+    mirrored = [
+        (np.ascontiguousarray(x[:, ::-1, ::-1].transpose(0, 3, 1, 2)), y)
+        for x, y in problem.batches
+    ]
+    batches = itertools.cycle(mirrored)
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    loss_fn = torch.compile(forward) if compiled else forward
+
+    def step() -> float:
+        x, y = next(batches)
+        optimizer.zero_grad()
+        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def _torch_unit(spec: Unit) -> Any:
+    from torch import nn
+
+    inputs, outputs, size, stride = spec
+    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs, eps=EPSILON, momentum=1 - KEPT))
+
+
+def build_torch_compile(problem: Problem) -> Step:
+    """PyTorch with `torch.compile`."""
+    return build_torch(problem, compiled=True)
+
+
+def build_jax(problem: Problem) -> Step:
+    """`jax.jit` of the whole step with donated weights, statistics and optimizer state."""
+    import jax
+    import jax.numpy as jnp
+
+    batches = _endless(problem, np.int32)
+    init, update = momentum(LEARNING_RATE, MOMENTUM)
+
+    def forward(weights: Any, statistics: Any, x: Any, y: Any) -> Any:
+        parts, moving, fresh = iter(weights), iter(statistics), []
+
+        def unit(x: Any, spec: Unit) -> Any:
+            stride = spec[-1]
+            x = jax.lax.conv_general_dilated(
+                x, next(parts), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            fresh.extend(KEPT * next(moving) + (1 - KEPT) * s for s in (mean, variance))
+            scale = jax.lax.rsqrt(variance + EPSILON) * next(parts)
+            return (x - mean) * scale + next(parts)
+
+        specs = units()
+        x = jax.nn.relu(unit(x, next(specs)))
+        for stage, block in itertools.product(range(len(STAGES)), range(BLOCKS)):
+            z = unit(jax.nn.relu(unit(x, next(specs))), next(specs))
+            x = jax.nn.relu(z + (unit(x, next(specs)) if stage and not block else x))
+        log_p = jax.nn.log_softmax(x.mean((1, 2)) @ next(parts) + next(parts))
+        return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean(), fresh
+
+    def train(weights: Any, statistics: Any, state: Any, x: Any, y: Any) -> Any:
+        value_and_grad = jax.value_and_grad(forward, has_aux=True)
+        (loss, statistics), grads = value_and_grad(weights, statistics, x, y)
+        weights, state = update(grads, state, weights)
+        return loss, weights, statistics, state
+
+    compiled = jax.jit(train, donate_argnums=(0, 1, 2))
+    *units_, head, bias = [jnp.array(value) for value in problem.weights]
+    rows = list(zip(*[iter(units_)] * 5, strict=True))
+    weights = [*itertools.chain.from_iterable(row[:3] for row in rows), head, bias]
+    statistics = list(itertools.chain.from_iterable(row[3:] for row in rows))
+    state = init(weights)
+
+    def step() -> float:
+        nonlocal weights, statistics, state
+        loss, weights, statistics, state = compiled(weights, statistics, state, *next(batches))
+        return float(loss)
+
+    return step
+
+
+def build_tensorflow(problem: Problem) -> Step:
+    """Keras layers in a `tf.function`."""
+    import keras
+    import tensorflow as tf
+
+    batches = _endless(problem, np.int32)
+    model = _keras_model(keras, problem)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def train(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return lambda: float(train(*map(tf.constant, next(batches))))
+
+
+WORKLOAD = Workload(
+    title=f"ResNet-20, {SIDE}x{SIDE} images, batch {BATCH}, SGD with momentum",
+    steps=8,
+    problem=problem,
+    builders={
+        "onnxtape": build_onnxtape,
+        "torch": build_torch,
+        "torch-compile": build_torch_compile,
+        "jax": build_jax,
+        "tensorflow": build_tensorflow,
+    },
+)
