@@ -22,7 +22,7 @@ SIDE = 32
 STAGES = (16, 32, 64)
 BLOCKS = 3
 CLASSES = 10
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.01
 MOMENTUM = 0.9
 KEPT = 0.99
 """What the running statistics keep at each step."""
@@ -131,11 +131,13 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         def __init__(self, specs: Iterator[Unit], shortcut: bool) -> None:
             super().__init__()
             self.first, self.second = _torch_unit(next(specs)), _torch_unit(next(specs))
-            self.shortcut = _torch_unit(next(specs)) if shortcut else nn.Identity()
+            self.shortcut = _torch_unit(next(specs)) if shortcut else None
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.second(torch.relu(self.first(x)))
-            return torch.relu(y + self.shortcut(x))
+            # In mirrored images the places that a stride of 2 keeps are the odd ones.
+            kept = x if self.shortcut is None else self.shortcut(x[:, :, 1::2, 1::2])
+            return torch.relu(y + kept)
 
     specs = units()
     layers: list[nn.Module] = [_torch_unit(next(specs)), nn.ReLU()]
@@ -174,7 +176,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
@@ -183,6 +185,7 @@ def _torch_unit(spec: Unit) -> Any:
     from torch import nn
 
     inputs, outputs, size, stride = spec
+    stride = 1 if size == 1 else stride
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs, eps=EPSILON, momentum=1 - KEPT))
 

@@ -165,7 +165,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
