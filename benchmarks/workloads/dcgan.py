@@ -24,7 +24,8 @@ LATENT = 128
 SMALL = (7, 7, 128)
 SLOPE = 0.2
 D_RATE, G_RATE = 3e-4, 4e-4
-EPSILON = 1e-7
+EPSILON = 1e-10
+"""Small, for Keras adds it before bias correction and PyTorch after."""
 D_WEIGHTS = 6
 """How many of the problem's weights are the discriminator's, which come first."""
 LABELS = np.repeat(np.float32([1, 0]), BATCH)[:, None]
