@@ -28,12 +28,10 @@ EPSILON = 1e-10
 """Small, for Keras adds it before bias correction and PyTorch after."""
 D_WEIGHTS = 6
 """How many of the problem's weights are the discriminator's, which come first."""
-LABELS = np.repeat(np.float32([1, 0]), BATCH)[:, None]
-"""1 is for generated, 0 for real images."""
 
 
 def problem() -> Problem:
-    """Glorot weights; batches of real images, two of latent vectors, and noise for the labels."""
+    """Glorot weights; batches of real images, two of latent vectors, and labels with noise."""
     random = np.random.default_rng(0)
 
     def uniform(*shape: int) -> list[NDArray[np.float32]]:
@@ -62,8 +60,9 @@ def problem() -> Problem:
         # With noise, for frameworks share gradients differently between equal maxima.
         images = 0.8 * discs + 0.2 * random.random((BATCH, SIDE, SIDE))
         latent = random.standard_normal((2, BATCH, LATENT), dtype=np.float32)
-        label_noise = 0.05 * random.random((2 * BATCH, 1), dtype=np.float32)
-        batches.append((images[..., None].astype(np.float32), *latent, label_noise))
+        # 1 is for generated, 0 for real images.
+        labels = np.float32([1, 0]) + 0.05 * random.random((BATCH, 2), dtype=np.float32)
+        batches.append((images[..., None].astype(np.float32), *latent, labels))
     return Problem(weights, batches)
 
 
@@ -112,10 +111,11 @@ def _keras_step(module: Any, ops: Any, tape: Any, problem: Problem) -> Any:
     g_optimizer.build(generator.trainable_weights)
     loss_fn = module.losses.BinaryCrossentropy(from_logits=True)
 
-    def train(real: Any, first: Any, second: Any, label_noise: Any) -> Any:
+    def train(real: Any, first: Any, second: Any, labels: Any) -> Any:
         images = ops.concatenate([generator(first), real], axis=0)
+        labels = ops.concatenate([labels[:, :1], labels[:, 1:]], axis=0)
         with tape() as d_tape:
-            d_loss = loss_fn(LABELS + label_noise, discriminator(images))
+            d_loss = loss_fn(labels, discriminator(images))
         grads = d_tape.gradient(d_loss, discriminator.trainable_weights)
         d_optimizer.apply(grads, discriminator.trainable_weights)
         with tape() as g_tape:
@@ -192,7 +192,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         torch.optim.Adam(model.parameters(), rate, eps=EPSILON, fused=True)
         for model, rate in ((discriminator, D_RATE), (generator, G_RATE))
     )
-    labels, zeros = torch.from_numpy(LABELS), torch.zeros(BATCH, 1)
+    zeros = torch.zeros(BATCH, 1)
     loss_fn = nn.functional.binary_cross_entropy_with_logits
 
     def d_forward(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -209,11 +209,11 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         d_forward, g_forward, generate = map(torch.compile, (d_forward, g_forward, generate))
 
     def step() -> float:
-        real, first, second, label_noise = map(torch.from_numpy, next(batches))
+        real, first, second, labels = map(torch.from_numpy, next(batches))
         with torch.no_grad():
             images = torch.cat([generate(first), real])
         d_optimizer.zero_grad()
-        d_loss = d_forward(images, labels + label_noise)
+        d_loss = d_forward(images, labels.T.reshape(-1, 1))
         d_loss.backward()
         d_optimizer.step()
         # The discriminator's gradients are not wanted here.
@@ -280,10 +280,11 @@ def build_jax(problem: Problem) -> Step:
     def g_loss_fn(weights: Any, critic: Any, latent: Any) -> Any:
         return cross_entropy(discriminate(critic, generate(weights, latent)), 0)
 
-    def train(state: Any, real: Any, first: Any, second: Any, label_noise: Any) -> Any:
+    def train(state: Any, real: Any, first: Any, second: Any, labels: Any) -> Any:
         critic, d_state, maker, g_state = state
         images = jnp.concatenate([generate(maker, first), real])
-        d_loss, grads = jax.value_and_grad(d_loss_fn)(critic, images, LABELS + label_noise)
+        labels = labels.T.reshape(-1, 1)
+        d_loss, grads = jax.value_and_grad(d_loss_fn)(critic, images, labels)
         critic, d_state = d_update(grads, d_state, critic)
         g_loss, grads = jax.value_and_grad(g_loss_fn)(maker, critic, second)
         maker, g_state = g_update(grads, g_state, maker)
