@@ -21,6 +21,7 @@ from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
+from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
@@ -276,7 +277,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         FoldScale(),
     ]
     if target.is_cpu:
-        passes.append(ColumnSumsAsProducts())
+        passes += [FewMapsByTransposedConvolutions(), ColumnSumsAsProducts()]
     return [*passes, RemoveDeadCode()]
 
 

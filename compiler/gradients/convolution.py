@@ -14,13 +14,8 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, is_static
-from onnxtape.compiler.gradients.convolution_products import (
-    Window,
-    image_gradient,
-    kernel_gradient,
-    padded,
-    spatial_sizes,
-)
+from onnxtape.compiler.gradients.convolution_products import image_gradient, kernel_gradient
+from onnxtape.compiler.gradients.windows import Window, padded, spatial_sizes
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import Refusal, gradient
 

@@ -14,6 +14,7 @@ from onnxtape.compiler.passes import run_passes
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
+from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
@@ -309,6 +310,41 @@ def test_outputs_and_foreign_nodes_are_not_simplified() -> None:
     graph.outputs.append(b.op("Neg", opaque(graph, "Neg", [x])))
     assert not Simplify().run(model_of(graph))
     assert len(list(graph)) == 5
+
+
+# Convolutions ------------------------------------------------------------------------------------
+
+
+def test_convolutions_to_few_maps_fold_what_products_make() -> None:
+    graph, b = new_graph()
+    x, bias = b.input("x", FLOAT32, ("batch", 12, 6, 7)), b.input("bias", FLOAT32, (2,))
+    one = b.input("one", FLOAT32, (1, 12, 3, 5))
+    two = b.input("two", FLOAT32, (2, 12, 2, 2))
+    graph.outputs.append(b.op("Conv", x, one, pads=[0, 2, 1, 3]))
+    graph.outputs.append(b.op("Exp", b.op("Conv", x, two, bias, dilations=[2, 1])))
+    feeds = feeds_of(graph, 3)
+    before = run(graph, feeds)
+    assert apply(FewMapsByTransposedConvolutions(), graph)
+    by_image = ["Slice", "Transpose", "ConvTranspose"]
+    assert operators(graph) == [*by_image, *by_image, "Exp"]
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_other_convolutions_stay() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, ("batch", 12, 6, 7))
+    kernels = [
+        b.input(f"w{i}", FLOAT32, s)
+        for i, s in enumerate([(1, 12, 1, 1), (4, 12, 3, 3), (2, 6, 3, 3), (1, 12, 3, 3)])
+    ]
+    graph.outputs.append(b.op("Conv", x, kernels[0]))
+    graph.outputs.append(b.op("Conv", x, kernels[1]))
+    graph.outputs.append(b.op("Conv", x, kernels[2], group=2))
+    graph.outputs.append(b.op("Conv", x, kernels[3], strides=[2, 1]))
+    graph.outputs.append(b.op("Conv", x, kernels[3], pads=[0, 3, 0, 0]))
+    graph.outputs.append(b.op("Conv", x, kernels[3], auto_pad="SAME_UPPER"))
+    assert not apply(FewMapsByTransposedConvolutions(), graph)
 
 
 # Products ----------------------------------------------------------------------------------------
