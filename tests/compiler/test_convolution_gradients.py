@@ -166,14 +166,6 @@ def test_deformed_volumes_are_refused() -> None:
         differentiate(b.graph, [y], [x])
 
 
-def test_a_block_that_comes_at_run_time_is_refused() -> None:
-    graph, b = new_graph()
-    x, block = b.input("x", FLOAT64, (1, 4, 4)), b.input("block", np.dtype(np.int64), (2,))
-    y = b.op("Col2Im", x, [3, 3], block)
-    with pytest.raises(GradientError, match="block_shape that is known when the graph is made"):
-        differentiate(graph, [y], [x])
-
-
 @pytest.mark.parametrize(
     ("op", "x", "w", "attributes", "message"),
     [
