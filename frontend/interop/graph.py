@@ -15,6 +15,7 @@ from onnxtape.compiler.operators import RANDOM
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
 from onnxtape.interop import control_flow, fused_operators, sequences
+from onnxtape.interop.limits import Budget
 from onnxtape.ops import stop_gradient
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
@@ -205,12 +206,18 @@ def evaluate(source: str, nodes: Sequence[Node], values: Environment, *, trainin
 
 
 def fold_constants(
-    source: str, nodes: Sequence[Node], constants: dict[str, np.ndarray[Any, Any]]
+    source: str,
+    nodes: Sequence[Node],
+    constants: dict[str, np.ndarray[Any, Any]],
+    budget: Budget,
 ) -> list[Node]:
     """Evaluate what depends on constants alone; returns the nodes that are left.
 
     Args:
         constants: by name; gains what is evaluated.
+
+    Raises:
+        ModelError: they would take more than the budget.
     """
     left = []
     with context.eagerly():
@@ -225,6 +232,7 @@ def fold_constants(
             ):
                 left.append(node)
                 continue
+            budget.spend_on(node, constants)
             values: Environment = {n: convert_to_tensor(constants[n]) for n in node.inputs if n}
             evaluate(source, [node], values, training=False)
             constants.update({n: values[n].numpy() for n in node.outputs if n})

@@ -28,6 +28,7 @@ from onnxtape.interop.graph import (
     reached_by_gradients,
     spec_of,
 )
+from onnxtape.interop.limits import Budget
 from onnxtape.interop.lora import Adaptable, Adapter, apply_adapters, variables_of
 from onnxtape.interop.origins import (
     Origins,
@@ -106,7 +107,8 @@ class OnnxModel(Adaptable, Model):
                 node.attributes
             ):
                 constants[node.outputs[0]] = constant_of(node)
-        constants |= filled_weights(self._nodes, constants)
+        budget = Budget(read.name)
+        constants |= filled_weights(self._nodes, constants, budget)
         floating = {k: a for k, a in constants.items() if is_floating(a.dtype) and a.ndim}
         self._constants = {k: a for k, a in constants.items() if k not in floating}
         self._origins = Origins.of(read.original)
@@ -123,7 +125,7 @@ class OnnxModel(Adaptable, Model):
                 self._weights[key] = Variable(array, trained, key)
         self._nodes = [n for n in self._nodes if n.outputs[0] not in constants]
         # Now, so that a trace knows the shapes that they say.
-        self._nodes = fold_constants(read.name, self._nodes, self._constants)
+        self._nodes = fold_constants(read.name, self._nodes, self._constants, budget)
         note_last_uses(self._nodes, self.output_names)
         self._specs = [
             _spec(read.name, value) for value in graph.input if value.name not in constants

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxtape.interop.graph import Node
+    from onnxtape.interop.limits import Budget
 
 # The keys under which torch.onnx.export (dynamo) and onnxscript's optimizer note it.
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
@@ -189,7 +190,7 @@ _WEIGHT_INPUTS = {
 
 
 def filled_weights(
-    nodes: Sequence[Node], constants: Mapping[str, npt.NDArray[Any]]
+    nodes: Sequence[Node], constants: Mapping[str, npt.NDArray[Any]], budget: Budget
 ) -> dict[str, npt.NDArray[Any]]:
     """Weights that a model makes when it runs, all their elements alike.
 
@@ -209,7 +210,7 @@ def filled_weights(
     found = {}
     for name, node in made.items():
         fill = np.asarray(node.attributes.get("value", np.zeros(1, np.float32))).reshape(())
-        found[name] = np.full(constants[node.inputs[0]], fill)
+        found[name] = budget.fill(constants[node.inputs[0]], fill, node.title)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnxtape.errors import ModelError
 from onnxtape.interop.fused_operators import DOMAIN
 from onnxtape.interop.inner_tensors import lift_tensors, subgraphs_of
+from onnxtape.interop.limits import require_few_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +39,7 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
     model.CopyFrom(original)
     try:
         if model.functions:
+            require_few_nodes(model)
             model = onnx.inliner.inline_local_functions(model)
         _name_domains(model.graph, opset)
         if opset < OPSET:

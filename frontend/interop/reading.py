@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+# Where a tensor without raw data has its numbers.
+_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
 class SourceModel(NamedTuple):
     """A model as it was read.
 
@@ -43,6 +47,18 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sour
             folder, or are not as long as they claim; it is larger than 2 GB; or no rule brings its
             opset up.
     """
+    name, original, external = read_proto(source)
+    return SourceModel(name, original, prepared(name, original), external)
+
+
+def read_proto(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto,
+) -> tuple[str, onnx.ModelProto, dict[str, str]]:
+    """The name, the model with all its tensors' data, and what `SourceModel.external` is.
+
+    Raises:
+        ModelError: as `read_model`, but for the opset.
+    """
     import onnx
 
     external: dict[str, str] = {}
@@ -53,6 +69,8 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sour
     else:
         name, folder, data = _content(source)
         original = _parsed(name, data)
+    if original.graph.sparse_initializer:
+        raise ModelError(f"'{name}' holds sparse initializers, which are not supported")
     total = original.ByteSize()
     for owner, tensor in _tensors(original):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -60,7 +78,7 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sour
             total += len(tensor.raw_data)
             _check_total(name, total)
         _check_size(name, owner, tensor)
-    return SourceModel(name, original, prepared(name, original), external)
+    return name, original, external
 
 
 def _content(source: str | os.PathLike[str] | bytes) -> tuple[str, Path | None, bytes]:
@@ -99,6 +117,9 @@ def _parsed(name: str, data: bytes) -> onnx.ModelProto:
 def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     """All tensors of the model, each with what to call it."""
     yield from _tensors_of(model.graph)
+    for info in model.training_info:
+        yield from _tensors_of(info.initialization)
+        yield from _tensors_of(info.algorithm)
     for function in model.functions:
         yield from _tensors_of_nodes(function.node)
 
@@ -177,18 +198,22 @@ def _check_size(name: str, owner: str, tensor: onnx.TensorProto) -> None:
 
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"'{name}' has {owner} of shape {tuple(tensor.dims)}")
-    if not tensor.HasField("raw_data"):
-        return
     try:
         item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except (KeyError, TypeError):
         raise ModelError(f"'{name}' has {owner} of an unknown type {tensor.data_type}") from None
     kinds = onnx.TensorProto
-    packed = (int(kinds.INT4), int(kinds.UINT4), int(kinds.FLOAT4E2M1))
-    per_item = 2 if tensor.data_type in packed else 1
-    wanted = -(-math.prod(tensor.dims) * item // per_item)
-    if len(tensor.raw_data) != wanted:
+    numbers = math.prod(tensor.dims)
+    packed = {kinds.INT4: 2, kinds.UINT4: 2, kinds.FLOAT4E2M1: 2, kinds.INT2: 4, kinds.UINT2: 4}
+    wanted = -(-numbers // packed.get(tensor.data_type, 1))
+    if tensor.HasField("raw_data"):
+        wanted, found, unit = wanted * item, len(tensor.raw_data), "bytes"
+    else:
+        pairs = tensor.data_type in (kinds.COMPLEX64, kinds.COMPLEX128)
+        wanted, unit = wanted * (2 if pairs else 1), "numbers"
+        found = sum(len(getattr(tensor, field)) for field in _FIELDS)
+    if found != wanted:
         raise ModelError(
-            f"'{name}' has {owner} of shape {tuple(tensor.dims)}, which takes {wanted} bytes, but "
-            f"holds {len(tensor.raw_data)}"
+            f"'{name}' has {owner} of shape {tuple(tensor.dims)}, which takes {wanted} {unit}, but "
+            f"holds {found}"
         )

@@ -19,6 +19,7 @@ from onnxtape.errors import ModelError
 from onnxtape.interop.graph import Environment, spec_of
 from onnxtape.interop.inner_tensors import subgraphs_of
 from onnxtape.interop.model import load_onnx
+from onnxtape.interop.reading import read_proto
 from onnxtape.interop.saving import write_model
 from onnxtape.interop.training_graph import TrainingGraph
 from onnxtape.interop.training_operators import DOMAIN
@@ -47,7 +48,7 @@ def load_training_info(
     Raises:
         ModelError: the model is broken, or holds no training.
     """
-    name, model = _read(source)
+    name, model, _ = read_proto(source)
     return TrainingInfo(name, model, index)
 
 
@@ -203,23 +204,6 @@ def export_training_info(step: Any, path: str | os.PathLike[str], *args: Any, mo
             info.update_binding.add(key=name, value=new(entry.output_name))
     whole.training_info.append(info)
     return write_model(path, whole, ())
-
-
-def _read(source: Any) -> tuple[str, onnx.ModelProto]:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    if isinstance(source, onnx.ModelProto):
-        return "model", source
-    name = "model" if isinstance(source, bytes) else Path(source).name
-    try:
-        if isinstance(source, bytes):
-            return name, onnx.load_model_from_string(source)
-        return name, onnx.load_model(source)
-    except OSError as error:
-        raise ModelError(f"cannot read the ONNX model '{source}': {error.strerror}") from error
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"'{name}' is not an ONNX model, or it has been cut off") from error
 
 
 def _append(graph: onnx.GraphProto, algorithm: onnx.GraphProto) -> None:

@@ -43,6 +43,18 @@ def model_of(
     )
 
 
+def mlp(**more: Any) -> onnx.ModelProto:
+    return model_of(
+        [
+            helper.make_node("Gemm", ["x", "fc1.weight", "fc1.bias"], ["h"], "first"),
+            helper.make_node("Relu", ["h"], ["a"], "relu"),
+            helper.make_node("MatMul", ["a", "fc2.weight"], ["logits"], "second"),
+        ],
+        tensors(**{"fc1.weight": W1, "fc1.bias": B1, "fc2.weight": W2}),
+        **more,
+    )
+
+
 def run(model: Any, *names: str, **feeds: Any) -> list[Any]:
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
     return list(ort.InferenceSession(source).run(list(names) or None, feeds))

@@ -210,7 +210,9 @@ def test_what_is_broken() -> None:
     lost.training_info[0].initialization_binding[0].value = "nothing"
     with pytest.raises(ModelError, match="initializes 'w' with 'nothing', which it does not have"):
         ot.load_training_info(lost).initialize()
-    with pytest.raises(ModelError, match=r"cannot read the ONNX model 'no.onnx': No such file"):
+    with pytest.raises(
+        ModelError, match=r"cannot read the ONNX model 'no.onnx': there is no such file"
+    ):
         ot.load_training_info("no.onnx")
     with pytest.raises(ModelError, match="is not an ONNX model, or it has been cut off"):
         ot.load_training_info(b"nothing")
