@@ -204,8 +204,9 @@ def _check_size(name: str, owner: str, tensor: onnx.TensorProto) -> None:
         raise ModelError(f"'{name}' has {owner} of an unknown type {tensor.data_type}") from None
     kinds = onnx.TensorProto
     numbers = math.prod(tensor.dims)
-    packed = {kinds.INT4: 2, kinds.UINT4: 2, kinds.FLOAT4E2M1: 2, kinds.INT2: 4, kinds.UINT2: 4}
-    wanted = -(-numbers // packed.get(tensor.data_type, 1))
+    halves, quarters = (kinds.INT4, kinds.UINT4, kinds.FLOAT4E2M1), (kinds.INT2, kinds.UINT2)
+    packed = 2 if tensor.data_type in halves else 4 if tensor.data_type in quarters else 1
+    wanted = -(-numbers // packed)
     if tensor.HasField("raw_data"):
         wanted, found, unit = wanted * item, len(tensor.raw_data), "bytes"
     else:
