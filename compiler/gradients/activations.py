@@ -153,10 +153,25 @@ def gelu(b: B, n: N, g: Any) -> list[Any]:
         sech2 = b.op("Sub", 1.0, b.op("Mul", t, t))
         slope = b.op("Add", b.op("Add", t, 1.0), b.op("Mul", x, b.op("Mul", sech2, inner_slope)))
         return [b.op("Mul", g, b.op("Mul", slope, 0.5))]
-    cdf = b.op("Mul", b.op("Add", b.op("Erf", b.op("Mul", x, math.sqrt(0.5))), 1.0), 0.5)
-    pdf = b.op("Exp", b.op("Mul", b.op("Mul", x, x), -0.5))
-    pdf = b.op("Mul", pdf, 1.0 / math.sqrt(2.0 * math.pi))
-    return [b.op("Mul", g, b.op("Add", cdf, b.op("Mul", x, pdf)))]
+    return [b.op("Mul", g, _exact_gelu_slope(b, n, x))]
+
+
+def _exact_gelu_slope(b: B, n: N, x: Any) -> Any:
+    """Phi(x) + x phi(x), with u = x / sqrt(2): (1 + erf(u)) / 2 + u exp(-u^2) / sqrt(pi).
+
+    In a graph what this has in common with the forward pass takes the operator's place.
+    """
+    u = b.op("Mul", x, math.sqrt(0.5))
+    cdf = b.op("Erf", u)
+    if b.dtype(x) == np.dtype(np.float32):
+        # One kernel, which bounds it to [0, 1], where it lies.
+        cdf = b.op("HardSigmoid", cdf, alpha=0.5, beta=0.5)
+    else:
+        cdf = b.op("Mul", b.op("Add", cdf, 1.0), 0.5)
+    b.supersede(n.outputs[0], lambda: b.op("Mul", x, cdf))
+    # The factor is an offset of the exponent, which the square is subtracted from anyway.
+    bell = b.op("Exp", b.op("Sub", -0.5 * math.log(math.pi), b.op("Mul", u, u)))
+    return b.op("Add", cdf, b.op("Mul", u, bell))
 
 
 @gradient("Shrink")

