@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -14,13 +16,14 @@ _LARGEST_CONSTANT = 1 << 14
 
 
 class ColumnSumsAsProducts(GraphPass):
-    """ReduceSum over axis 0 of a float32 matrix with a known number of rows becomes ones @ matrix.
+    """ReduceSum of float32 over all axes but the last, of known sizes, becomes ones @ matrix.
 
     Measured on ONNX Runtime's CPU provider: 2048x512 in 0.08 ms instead of 0.26, 64x64 in 1.0
     microseconds instead of 3.7.
     """
 
-    adds = frozenset({"MatMul"})
+    adds = frozenset({"MatMul", "Reshape"})
+    may_grow = True
 
     def run(self, model: ir.Model) -> bool:
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
@@ -29,15 +32,32 @@ class ColumnSumsAsProducts(GraphPass):
             rows = _summed_rows(builder, node)
             if rows is None:
                 continue
-            ones = builder.constant(np.ones(rows, dtype=_FLOAT32))
-            product = ir.Node(
-                "", "MatMul", [ones, node.inputs[0]], metadata_props=dict(node.metadata_props)
-            )
+            nodes = _product(builder, rows, node)
             ir.convenience.replace_nodes_and_values(
-                model.graph, node, [node], [product], node.outputs, product.outputs
+                model.graph, node, [node], nodes, node.outputs, nodes[-1].outputs
             )
             changed = True
         return changed
+
+
+def _product(builder: GraphBuilder, rows: int, node: ir.Node) -> list[ir.Node]:
+    """ones @ what `node` sums, as a matrix with so many rows."""
+    x, nodes = node.inputs[0], []
+    assert x is not None
+    if builder.rank(x) != 2:
+        width = builder.dim(x, -1)
+        known = width if isinstance(width, int) else -1
+        shape = builder.constant(np.asarray([rows, known], np.int64))
+        nodes.append(ir.Node("", "Reshape", [x, shape]))
+        matrix = nodes[0].outputs[0]
+        matrix.name = builder.unique_name("Reshape")
+        nodes[0].name = f"{matrix.name}_node"
+        matrix.type, x = x.type, matrix
+    ones = builder.constant(np.ones(rows, dtype=_FLOAT32))
+    nodes.append(ir.Node("", "MatMul", [ones, x]))
+    for one in nodes:
+        one.metadata_props.update(node.metadata_props)
+    return nodes
 
 
 def _summed_rows(builder: GraphBuilder, node: ir.Node) -> int | None:
@@ -49,9 +69,11 @@ def _summed_rows(builder: GraphBuilder, node: ir.Node) -> int | None:
         return None
     shape, over = builder.shape(x), builder.constant_value(axes)
     keepdims = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
-    if shape is None or len(shape) != 2 or over is None or keepdims:
+    if shape is None or len(shape) < 2 or over is None or keepdims:
         return None
-    rows = shape[0]
-    if [int(a) % 2 for a in over] != [0] or not isinstance(rows, int):
+    *leading, _ = shape
+    if sorted(int(a) % len(shape) for a in over) != list(range(len(leading))):
         return None
-    return rows if 0 < rows <= _LARGEST_CONSTANT else None
+    rows = math.prod(d for d in leading if isinstance(d, int))
+    known = all(isinstance(d, int) for d in leading)
+    return rows if known and 0 < rows <= _LARGEST_CONSTANT else None

@@ -355,11 +355,13 @@ def test_column_sums_become_products() -> None:
     x = b.input("x", FLOAT32, (5, 4))
     graph.outputs.append(b.op("ReduceSum", x, [0], keepdims=0))
     graph.outputs.append(b.op("Exp", b.op("ReduceSum", x, [-2], keepdims=0)))
+    y = b.input("y", FLOAT32, (2, 3, 4))
+    graph.outputs.append(b.op("ReduceSum", y, [1, 0], keepdims=0))
     names = [v.name for v in graph.outputs]
     feeds = feeds_of(graph, 5)
     before = run(graph, feeds)
     assert apply(ColumnSumsAsProducts(), graph)
-    assert operators(graph) == ["MatMul", "MatMul", "Exp"]
+    assert operators(graph) == ["MatMul", "MatMul", "Exp", "Reshape", "MatMul"]
     assert [v.name for v in graph.outputs] == names
     for expected, found in zip(before, run(graph, feeds), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -379,6 +381,8 @@ def test_other_sums_stay() -> None:
         b.op("ReduceSum", z, [0], keepdims=0),
         b.op("ReduceMax", x, [0], keepdims=0),
     ]
+    deep = b.input("deep", FLOAT32, (2, 3, 4))
+    sums += [b.op("ReduceSum", deep, axes, keepdims=0) for axes in ([0], [1], [1, 2], [0, 0])]
     graph.outputs.extend(sums)
     assert not apply(ColumnSumsAsProducts(), graph)
 
