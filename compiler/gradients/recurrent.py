@@ -57,7 +57,7 @@ class _Node:
         x = n.required(0)
         b.known_rank(x, f"{n.op_type}'s gradient")
         self.x = b.op("Transpose", x, perm=[1, 0, 2]) if self.batch_first else x
-        self.dims = Dims(self._size(self.x, 0), self._size(self.x, 1))
+        self.dims = Dims(self._size(self.x, 0), self._size(self.x, 1), b.dim(self.x, 1))
         self.rows = b.op("Reshape", self.x, self._shape(-1, self._size(n.required(1), 2)))
 
     # What the node says ---------------------------------------------------------------------------
@@ -168,10 +168,9 @@ class _Node:
                 own, recurrent_bias = b.op_multi(
                     "Split", biases[d], [rows, rows], outputs=2, axis=0
                 )
-                bias = cell.input_bias(b, own, recurrent_bias)
-            product = b.op("Gemm", self.rows, self.weights[d], bias, transB=1)
-            product = b.op("Reshape", product, self._shape(self.dims.length, self.dims.batch, rows))
-            zx = Series(rows, self.dims, stacked=b.op("Transpose", product, perm=[0, 2, 1]))
+                bias = b.op("Unsqueeze", cell.input_bias(b, own, recurrent_bias), [1])
+            product = b.op("Gemm", self.weights[d], self.rows, bias, transB=1)
+            zx = Series(rows, self.dims, columns=product)
             shared = cell.shared(b, self.recurrent[d], recurrent_bias, peepholes[d])
             zeros = b.op(
                 "ConstantOfShape",
@@ -199,10 +198,9 @@ class _Node:
         """Y, Y_h or Y_c."""
         if index > 0:
             return self._states([last[index - 1] for last in self.last])
-        parts = [
-            self.b.op("Transpose", made[0].stacked(self.b), perm=[0, 2, 1]) for made in self.made
-        ]
-        y = self._joined(parts, 1)
+        shape = self._shape(self.dims.length, self.dims.batch, self.hidden)
+        rows = [self.b.op("Transpose", made[0].columns(self.b), perm=[1, 0]) for made in self.made]
+        y = self._joined([self.b.op("Reshape", x, shape) for x in rows], 1)
         return self.b.op("Transpose", y, perm=[2, 0, 1, 3]) if self.batch_first else y
 
     # Backward -------------------------------------------------------------------------------------
@@ -233,7 +231,9 @@ class _Node:
             self.first.append([b.op("Gemm", self.shared[d][0], pre, rest), *others])
         return [
             self._dx,
-            lambda: self._joined([self._product(d, 0, self.rows) for d in range(self.count)]),
+            lambda: self._joined(
+                [b.op("Gemm", self._pre(d, 0), self.rows) for d in range(self.count)]
+            ),
             lambda: self._joined([self._dr(d) for d in range(self.count)]),
             lambda: self._joined([self._db(d) for d in range(self.count)]),
             None,
@@ -247,53 +247,49 @@ class _Node:
         b = self.b
         if grad is None:
             return [None] * self.count
-        turned = b.op("Transpose", grad, perm=[2, 1, 3, 0] if self.batch_first else [1, 0, 3, 2])
+        turned = b.op("Transpose", grad, perm=[2, 3, 1, 0] if self.batch_first else [1, 3, 0, 2])
         parts = [turned]
         if self.count == 2:
             parts = list(b.op_multi("Split", turned, outputs=2, axis=0, num_outputs=2))
-        parts = [b.op("Squeeze", part, [0]) for part in parts]
-        return [Series(self.hidden, self.dims, stacked=part) for part in parts]
+        parts = [b.op("Reshape", part, [self.hidden, -1]) for part in parts]
+        return [Series(self.hidden, self.dims, columns=part) for part in parts]
 
     def _pre(self, d: int, which: int) -> Any:
-        """Gradients of pre-activations, (length * batch, gates * H)."""
+        """Gradients of pre-activations, (gates * H, length * batch)."""
         series = self.pre[d]
-        return series[which if which < len(series) else 0].as_rows(self.b)
-
-    def _product(self, d: int, which: int, rows: Any) -> Any:
-        return self.b.op("Gemm", self._pre(d, which), rows, transA=1)
+        return series[which if which < len(series) else 0].columns(self.b)
 
     def _dx(self) -> Any:
         b, total = self.b, None
         for d in range(self.count):
-            total = add(b, total, b.op("Gemm", self._pre(d, 0), self.weights[d]))
+            total = add(b, total, b.op("Gemm", self._pre(d, 0), self.weights[d], transA=1))
         dx = b.op("Reshape", total, b.shape_tensor(self.x))
         return b.op("Transpose", dx, perm=[1, 0, 2]) if self.batch_first else dx
 
     def _dr(self, d: int) -> Any:
         b, cell = self.b, self.cells[d]
-        before = self.made[d][1].as_rows(b)
+        before = self.made[d][1].columns(b)
         if not isinstance(cell, GRU) or cell.linear_before_reset:
-            return self._product(d, 1, before)
+            return b.op("Gemm", self._pre(d, 1), before, transB=1)
         sizes = [2 * self.hidden, self.hidden]
-        gates, new = b.op_multi("Split", self._pre(d, 0), sizes, outputs=2, axis=1)
-        products = [(gates, before), (new, self.made[d][-1].as_rows(b))]
-        return b.op("Concat", *(b.op("Gemm", x, y, transA=1) for x, y in products), axis=0)
+        gates, new = b.op_multi("Split", self._pre(d, 0), sizes, outputs=2, axis=0)
+        products = [(gates, before), (new, self.made[d][-1].columns(b))]
+        return b.op("Concat", *(b.op("Gemm", x, y, transB=1) for x, y in products), axis=0)
 
     def _db(self, d: int) -> Any:
         sums = [
-            self.b.op("ReduceSum", self._pre(d, which), [0], keepdims=0)
+            self.b.op("ReduceSum", self._pre(d, which), [1], keepdims=0)
             for which in range(len(self.pre[d]))
         ]
         return self.b.op("Concat", sums[0], sums[-1], axis=0)
 
     def _dp(self, d: int) -> Any:
         b = self.b
-        pre = self.pre[d][0].stacked(b)
-        di, do, df, _ = b.op_multi("Split", pre, outputs=4, axis=1, num_outputs=4)
-        before, after = (series.stacked(b) for series in self.made[d][-2:])
+        di, do, df, _ = b.op_multi("Split", self._pre(d, 0), outputs=4, axis=0, num_outputs=4)
+        before, after = (series.columns(b) for series in self.made[d][-2:])
         pairs = [(di, before), (do, after), (df, before)]
         products = [b.op("Mul", by, cell) for by, cell in pairs]
-        return b.op("ReduceSum", b.op("Concat", *products, axis=1), [0, 2], keepdims=0)
+        return b.op("ReduceSum", b.op("Concat", *products, axis=0), [1], keepdims=0)
 
 
 def _forward(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import Dim
 
 B = Builder[Any]
 
@@ -23,10 +24,15 @@ LONGEST_WRITTEN_OUT = 128
 
 @dataclass(frozen=True)
 class Dims:
-    """The sizes of a sequence: each a number, or a vector of one element that holds it."""
+    """The sizes of a sequence: each a number, or a vector of one element that holds it.
+
+    Attributes:
+        known_batch: what is known of the batch size, a symbol perhaps.
+    """
 
     length: Any
     batch: Any
+    known_batch: Dim
 
 
 def dims_vector(b: B, *sizes: Any) -> Any:
@@ -38,43 +44,57 @@ def dims_vector(b: B, *sizes: Any) -> Any:
 
 
 class Series:
-    """A matrix (rows, batch) for each step, one by one or stacked to (length, rows, batch)."""
+    """A matrix (rows, batch) for each step.
 
-    def __init__(self, rows: int, dims: Dims, *, each: Any = None, stacked: Any = None) -> None:
+    One by one; side by side, (rows, length * batch), which is what products over all steps take; or
+    stacked, (length, rows, batch), which is what a Scan takes. Each is made of another when it is
+    asked for.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        dims: Dims,
+        *,
+        each: list[Any] | None = None,
+        columns: Any = None,
+        stacked: Any = None,
+    ) -> None:
         self.rows, self.dims = rows, dims
-        self._each: list[Any] | None = each
-        self._stacked: Any = stacked
-        self._rows: Any = None
+        self._each, self._columns, self._stacked = each, columns, stacked
 
     def each(self, b: B) -> list[Any]:
         if self._each is None:
-            length = self.dims.length
-            shape = dims_vector(b, length * self.rows, self.dims.batch)
-            flat = b.op("Reshape", self._stacked, shape)
-            known = (length * self.rows, (b.shape(self._stacked) or (None,))[-1])
-            b.refine_shape(flat, known)
-            self._each = [flat]
+            length, axis = self.dims.length, 1
+            joined = self._columns
+            if joined is None:
+                axis = 0
+                shape = dims_vector(b, length * self.rows, self.dims.batch)
+                joined = b.op("Reshape", self._stacked, shape)
+            parts = [joined]
             if length > 1:
-                made = b.op_multi("Split", flat, outputs=length, axis=0, num_outputs=length)
-                self._each = list(made)
+                made = b.op_multi("Split", joined, outputs=length, axis=axis, num_outputs=length)
+                parts = list(made)
+            known = (self.rows, self.dims.known_batch)
+            self._each = [b.refine_shape(part, known) for part in parts]
         return self._each
+
+    def columns(self, b: B) -> Any:
+        if self._columns is None:
+            if self._each is None:
+                turned = b.op("Transpose", self._stacked, perm=[1, 0, 2])
+                self._columns = b.op("Reshape", turned, [self.rows, -1])
+            else:
+                one = len(self._each) == 1
+                self._columns = self._each[0] if one else b.op("Concat", *self._each, axis=1)
+        return self._columns
 
     def stacked(self, b: B) -> Any:
         if self._stacked is None:
-            assert self._each is not None
-            flat = self._each[0]
-            if len(self._each) > 1:
-                flat = b.op("Concat", *self._each, axis=0)
-            shape = dims_vector(b, self.dims.length, self.rows, self.dims.batch)
-            self._stacked = b.op("Reshape", flat, shape)
+            shape = dims_vector(b, self.rows, self.dims.length, self.dims.batch)
+            apart = b.op("Reshape", self.columns(b), shape)
+            self._stacked = b.op("Transpose", apart, perm=[1, 0, 2])
         return self._stacked
-
-    def as_rows(self, b: B) -> Any:
-        """(length * batch, rows)."""
-        if self._rows is None:
-            turned = b.op("Transpose", self.stacked(b), perm=[0, 2, 1])
-            self._rows = b.op("Reshape", turned, [-1, self.rows])
-        return self._rows
 
 
 #: Takes the builder, the values that all steps share, the states and the step's matrices; returns
