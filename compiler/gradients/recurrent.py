@@ -18,7 +18,14 @@ import numpy as np
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.gradients.recurrent_activations import activations
 from onnxtape.compiler.gradients.recurrent_cells import GRU, LSTM, RNN, Cell, add
-from onnxtape.compiler.gradients.recurrent_steps import Dims, Series, dims_vector, run_steps
+from onnxtape.compiler.gradients.recurrent_steps import (
+    Dims,
+    Series,
+    dims_vector,
+    row_blocks,
+    run_steps,
+    summed_products,
+)
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import Refusal, gradient
 
@@ -154,6 +161,7 @@ class _Node:
         """The forward pass: what all steps make, by direction."""
         b, n = self.b, self.n
         self.inside, self.outside = self._masks()
+        self.row_blocks = row_blocks(b, self.rows, self.dims)
         gates = self.cells[0].gates
         self.weights, self.recurrent = self._directions(1, gates), self._directions(2, gates)
         initial = [self._columns(n.input(5))]
@@ -169,8 +177,10 @@ class _Node:
                     "Split", biases[d], [rows, rows], outputs=2, axis=0
                 )
                 bias = b.op("Unsqueeze", cell.input_bias(b, own, recurrent_bias), [1])
-            product = b.op("Gemm", self.weights[d], self.rows, bias, transB=1)
-            zx = Series(rows, self.dims, columns=product)
+            products = [
+                b.op("Gemm", self.weights[d], part, bias, transB=1) for part in self.row_blocks
+            ]
+            zx = Series(rows, self.dims, blocks=products)
             shared = cell.shared(b, self.recurrent[d], recurrent_bias, peepholes[d])
             zeros = b.op(
                 "ConstantOfShape",
@@ -199,7 +209,7 @@ class _Node:
         if index > 0:
             return self._states([last[index - 1] for last in self.last])
         shape = self._shape(self.dims.length, self.dims.batch, self.hidden)
-        rows = [self.b.op("Transpose", made[0].columns(self.b), perm=[1, 0]) for made in self.made]
+        rows = [made[0].as_rows(self.b) for made in self.made]
         y = self._joined([self.b.op("Reshape", x, shape) for x in rows], 1)
         return self.b.op("Transpose", y, perm=[2, 0, 1, 3]) if self.batch_first else y
 
@@ -231,9 +241,7 @@ class _Node:
             self.first.append([b.op("Gemm", self.shared[d][0], pre, rest), *others])
         return [
             self._dx,
-            lambda: self._joined(
-                [b.op("Gemm", self._pre(d, 0), self.rows) for d in range(self.count)]
-            ),
+            lambda: self._joined([self._dw(d) for d in range(self.count)]),
             lambda: self._joined([self._dr(d) for d in range(self.count)]),
             lambda: self._joined([self._db(d) for d in range(self.count)]),
             None,
@@ -247,49 +255,63 @@ class _Node:
         b = self.b
         if grad is None:
             return [None] * self.count
-        turned = b.op("Transpose", grad, perm=[2, 3, 1, 0] if self.batch_first else [1, 3, 0, 2])
+        turned = b.op("Transpose", grad, perm=[2, 1, 0, 3] if self.batch_first else [1, 0, 2, 3])
         parts = [turned]
         if self.count == 2:
             parts = list(b.op_multi("Split", turned, outputs=2, axis=0, num_outputs=2))
-        parts = [b.op("Reshape", part, [self.hidden, -1]) for part in parts]
-        return [Series(self.hidden, self.dims, columns=part) for part in parts]
+        parts = [b.op("Reshape", part, [-1, self.hidden]) for part in parts]
+        return [Series.of_rows(b, self.hidden, self.dims, part) for part in parts]
 
-    def _pre(self, d: int, which: int) -> Any:
-        """Gradients of pre-activations, (gates * H, length * batch)."""
+    def _pre(self, d: int, which: int) -> list[Any]:
+        """Gradients of pre-activations in blocks, (gates * H, steps * batch)."""
         series = self.pre[d]
-        return series[which if which < len(series) else 0].columns(self.b)
+        return series[which if which < len(series) else 0].blocks(self.b)
 
     def _dx(self) -> Any:
         b, total = self.b, None
         for d in range(self.count):
-            total = add(b, total, b.op("Gemm", self._pre(d, 0), self.weights[d], transA=1))
+            parts = [b.op("Gemm", pre, self.weights[d], transA=1) for pre in self._pre(d, 0)]
+            rows = parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=0)
+            total = add(b, total, rows)
         dx = b.op("Reshape", total, b.shape_tensor(self.x))
         return b.op("Transpose", dx, perm=[1, 0, 2]) if self.batch_first else dx
 
+    def _dw(self, d: int) -> Any:
+        return summed_products(self.b, zip(self._pre(d, 0), self.row_blocks, strict=True))
+
     def _dr(self, d: int) -> Any:
         b, cell = self.b, self.cells[d]
-        before = self.made[d][1].columns(b)
+
+        def product(pre: Sequence[Any], series: Series) -> Any:
+            return summed_products(b, zip(pre, series.blocks(b), strict=True), transB=1)
+
+        before = self.made[d][1]
         if not isinstance(cell, GRU) or cell.linear_before_reset:
-            return b.op("Gemm", self._pre(d, 1), before, transB=1)
+            return product(self._pre(d, 1), before)
         sizes = [2 * self.hidden, self.hidden]
-        gates, new = b.op_multi("Split", self._pre(d, 0), sizes, outputs=2, axis=0)
-        products = [(gates, before), (new, self.made[d][-1].columns(b))]
-        return b.op("Concat", *(b.op("Gemm", x, y, transB=1) for x, y in products), axis=0)
+        parts = [b.op_multi("Split", pre, sizes, outputs=2, axis=0) for pre in self._pre(d, 0)]
+        gates, new = zip(*parts, strict=True)
+        return b.op("Concat", product(gates, before), product(new, self.made[d][-1]), axis=0)
 
     def _db(self, d: int) -> Any:
         sums = [
-            self.b.op("ReduceSum", self._pre(d, which), [1], keepdims=0)
-            for which in range(len(self.pre[d]))
+            self._total([self.b.op("ReduceSum", pre, [1], keepdims=0) for pre in self._pre(d, i)])
+            for i in range(len(self.pre[d]))
         ]
         return self.b.op("Concat", sums[0], sums[-1], axis=0)
 
     def _dp(self, d: int) -> Any:
         b = self.b
-        di, do, df, _ = b.op_multi("Split", self._pre(d, 0), outputs=4, axis=0, num_outputs=4)
-        before, after = (series.columns(b) for series in self.made[d][-2:])
-        pairs = [(di, before), (do, after), (df, before)]
-        products = [b.op("Mul", by, cell) for by, cell in pairs]
-        return b.op("ReduceSum", b.op("Concat", *products, axis=0), [1], keepdims=0)
+        before, after = (series.blocks(b) for series in self.made[d][-2:])
+        sums = []
+        for pre, old, new in zip(self._pre(d, 0), before, after, strict=True):
+            di, do, df, _ = b.op_multi("Split", pre, outputs=4, axis=0, num_outputs=4)
+            products = [b.op("Mul", by, cell) for by, cell in ((di, old), (do, new), (df, old))]
+            sums.append(b.op("ReduceSum", b.op("Concat", *products, axis=0), [1], keepdims=0))
+        return self._total(sums)
+
+    def _total(self, parts: Sequence[Any]) -> Any:
+        return parts[0] if len(parts) == 1 else self.b.op("Sum", *parts)
 
 
 def _forward(

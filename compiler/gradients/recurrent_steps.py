@@ -7,7 +7,7 @@ one thread: 17.9 ms written out, 18.9 ms as Scans.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ B = Builder[Any]
 
 #: Longer sequences become a Scan in a graph: a step written out takes ten milliseconds to compile.
 LONGEST_WRITTEN_OUT = 128
+#: So many steps lie side by side for a product: all of them in one matrix do not fit in the cache,
+#: where its rows, powers of two apart, push each other out.
+BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,13 @@ class Dims:
     batch: Any
     known_batch: Dim
 
+    def blocks(self, b: B) -> list[Any]:
+        """How many steps each block has: `BLOCK` or the rest; all of them for a Scan."""
+        if not written_out(b, self):
+            return [self.length]
+        full, rest = divmod(self.length, BLOCK)
+        return [BLOCK] * full + ([rest] if rest or not full else [])
+
 
 def dims_vector(b: B, *sizes: Any) -> Any:
     """A shape made of numbers and of vectors of one element."""
@@ -43,12 +53,33 @@ def dims_vector(b: B, *sizes: Any) -> Any:
     return b.op("Concat", *parts, axis=0)
 
 
+def row_blocks(b: B, x: Any, dims: Dims) -> list[Any]:
+    """(length * batch, width) cut into the rows of each block."""
+    counts = dims.blocks(b)
+    if len(counts) == 1:
+        return [x]
+    width = (b.shape(x) or (None, None))[1]
+    if isinstance(dims.batch, int):
+        sizes: Any = [count * dims.batch for count in counts]
+    else:
+        sizes = b.op("Mul", b.constant(np.asarray(counts, np.int64)), dims.batch)
+    parts = b.op_multi("Split", x, sizes, outputs=len(counts), axis=0)
+    return [
+        b.refine_shape(part, (_times(count, dims.known_batch), width))
+        for part, count in zip(parts, counts, strict=True)
+    ]
+
+
+def _times(count: Any, batch: Dim) -> Dim:
+    return count * batch if isinstance(count, int) and isinstance(batch, int) else None
+
+
 class Series:
     """A matrix (rows, batch) for each step.
 
-    One by one; side by side, (rows, length * batch), which is what products over all steps take; or
-    stacked, (length, rows, batch), which is what a Scan takes. Each is made of another when it is
-    asked for.
+    One by one; in blocks of some steps side by side, (rows, steps * batch), which is what products
+    over all steps take; or stacked, (length, rows, batch), which is what a Scan takes. Each is made
+    of another when it is asked for.
     """
 
     def __init__(
@@ -57,44 +88,73 @@ class Series:
         dims: Dims,
         *,
         each: list[Any] | None = None,
-        columns: Any = None,
+        blocks: list[Any] | None = None,
         stacked: Any = None,
     ) -> None:
         self.rows, self.dims = rows, dims
-        self._each, self._columns, self._stacked = each, columns, stacked
+        self._each, self._blocks, self._stacked = each, blocks, stacked
 
     def each(self, b: B) -> list[Any]:
         if self._each is None:
-            length, axis = self.dims.length, 1
-            joined = self._columns
-            if joined is None:
-                axis = 0
+            length = self.dims.length
+            parts: list[Any] = []
+            if self._blocks is None:
                 shape = dims_vector(b, length * self.rows, self.dims.batch)
-                joined = b.op("Reshape", self._stacked, shape)
-            parts = [joined]
-            if length > 1:
-                made = b.op_multi("Split", joined, outputs=length, axis=axis, num_outputs=length)
-                parts = list(made)
+                parts = _split(b, b.op("Reshape", self._stacked, shape), length, 0)
+            else:
+                for block, count in zip(self._blocks, self.dims.blocks(b), strict=True):
+                    parts += _split(b, block, count, 1)
             known = (self.rows, self.dims.known_batch)
             self._each = [b.refine_shape(part, known) for part in parts]
         return self._each
 
-    def columns(self, b: B) -> Any:
-        if self._columns is None:
+    def blocks(self, b: B) -> list[Any]:
+        if self._blocks is None:
             if self._each is None:
                 turned = b.op("Transpose", self._stacked, perm=[1, 0, 2])
-                self._columns = b.op("Reshape", turned, [self.rows, -1])
+                self._blocks = [b.op("Reshape", turned, [self.rows, -1])]
             else:
-                one = len(self._each) == 1
-                self._columns = self._each[0] if one else b.op("Concat", *self._each, axis=1)
-        return self._columns
+                steps = iter(self._each)
+                self._blocks = [
+                    _joined(b, [next(steps) for _ in range(count)], 1)
+                    for count in self.dims.blocks(b)
+                ]
+        return self._blocks
 
     def stacked(self, b: B) -> Any:
         if self._stacked is None:
             shape = dims_vector(b, self.rows, self.dims.length, self.dims.batch)
-            apart = b.op("Reshape", self.columns(b), shape)
+            apart = b.op("Reshape", _joined(b, self.blocks(b), 1), shape)
             self._stacked = b.op("Transpose", apart, perm=[1, 0, 2])
         return self._stacked
+
+    def as_rows(self, b: B) -> Any:
+        """(length * batch, rows)."""
+        return _joined(b, [b.op("Transpose", x, perm=[1, 0]) for x in self.blocks(b)], 0)
+
+    @classmethod
+    def of_rows(cls, b: B, rows: int, dims: Dims, x: Any) -> Series:
+        """The reverse of `as_rows`."""
+        parts = row_blocks(b, x, dims)
+        return cls(rows, dims, blocks=[b.op("Transpose", part, perm=[1, 0]) for part in parts])
+
+
+def _split(b: B, x: Any, count: int, axis: int) -> list[Any]:
+    if count == 1:
+        return [x]
+    return list(b.op_multi("Split", x, outputs=count, axis=axis, num_outputs=count))
+
+
+def _joined(b: B, parts: list[Any], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=axis)
+
+
+def summed_products(b: B, pairs: Iterable[tuple[Any, Any]], **flags: int) -> Any:
+    """The sum of the products of pairs of matrices, each added to the ones before it."""
+    total = None
+    for x, y in pairs:
+        total = b.op("Gemm", x, y, total, **flags)
+    return total
 
 
 #: Takes the builder, the values that all steps share, the states and the step's matrices; returns
@@ -126,7 +186,7 @@ def run_steps(
         The last states, and one series for each matrix that a step makes, in the order of time
         whatever the direction.
     """
-    if not isinstance(dims.length, int) or (dims.length > LONGEST_WRITTEN_OUT and _has_graph(b)):
+    if not written_out(b, dims):
         return _scan(b, step, shared, states, series, dims, rows, reverse)
     each = [None if one is None else one.each(b) for one in series]
     current: list[Any] = [value for _, value in states]
@@ -138,6 +198,13 @@ def run_steps(
     if reverse:
         made.reverse()
     return current, [Series(rows, dims, each=list(one)) for one in zip(*made, strict=True)]
+
+
+def written_out(b: B, dims: Dims) -> bool:
+    """Whether each step is written out."""
+    if not isinstance(dims.length, int):
+        return False
+    return dims.length <= LONGEST_WRITTEN_OUT or not _has_graph(b)
 
 
 def _has_graph(b: B) -> bool:
