@@ -24,6 +24,7 @@ from onnxtape.compiler.errors import (
 from onnxtape.compiler.guards import with_guarded_softmax
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.sequences import without_sequences
+from onnxtape.compiler.straight_through import with_straight_through
 from onnxtape.compiler.target import Target
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def backward(
     targets: Sequence[V],
     sources: Sequence[V],
     output_gradients: Sequence[V | None] | None = None,
+    *,
+    straight_through: bool = False,
 ) -> list[V | None]:
     """Emit the gradient of the sum of `targets` with respect to each source.
 
@@ -50,6 +53,9 @@ def backward(
         targets: floating-point values to differentiate.
         sources: values to differentiate by.
         output_gradients: the cotangent of each target, of its shape; ones where None.
+        straight_through: let gradients pass Round, and QuantizeLinear or DynamicQuantizeLinear
+            with a DequantizeLinear behind it, as if nothing were rounded (see
+            `compiler.straight_through`); not in the bodies of If, Loop and Scan.
 
     Returns:
         One gradient per source, of its shape and dtype; None where no differentiable path leads
@@ -67,6 +73,8 @@ def backward(
                 f"a gradient needs a floating-point target, not {b.dtype(target)}; "
                 "cast it, or differentiate the value it was computed from"
             )
+    if straight_through:
+        records = with_straight_through(records)
     seen = with_guarded_softmax(without_sequences(b, records))
     path = _path(b, seen, targets, sources)
     gradients: dict[int, list[V]] = {}
@@ -230,6 +238,7 @@ def differentiate(
     sources: Sequence[ir.Value | str],
     output_gradients: Sequence[ir.Value | None] | None = None,
     *,
+    straight_through: bool = False,
     provider: str = "cpu",
 ) -> list[ir.Value | None]:
     """Append to `graph` the backward pass of the sum of `targets`.
@@ -240,6 +249,7 @@ def differentiate(
         targets: floating-point values of the graph, or their names.
         sources: values of the graph, or their names: inputs, initializers or intermediates.
         output_gradients: one cotangent per target; ones where None.
+        straight_through: as for `backward`.
         provider: the execution provider that the graph is for, which lowerings are chosen by.
 
     Returns:
@@ -279,6 +289,7 @@ def differentiate(
         [resolve(t) for t in targets],
         [resolve(s) for s in sources],
         output_gradients,
+        straight_through=straight_through,
     )
 
 

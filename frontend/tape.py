@@ -15,6 +15,7 @@ from onnxtape.compiler.dims import Shape, format_shape, is_static
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.record import Record
+from onnxtape.compiler.straight_through import QUANTIZERS
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import ShapeError, TracingError
 from onnxtape.tensor import Tensor
@@ -28,6 +29,9 @@ class GradientTape:
         persistent: allow several calls of `gradient`; the tape then keeps everything it recorded
             until it is deleted.
         watch_accessed_variables: watch every trainable variable that is read while recording.
+        straight_through: let gradients pass rounding, and quantization that is undone again, as
+            if nothing were rounded: for training with quantized values (arXiv:1308.3432); not in
+            the bodies of `ot.cond` and loops.
 
     Example:
         with ot.GradientTape() as tape:
@@ -35,8 +39,15 @@ class GradientTape:
         gradients = tape.gradient(loss, model.trainable_weights)
     """
 
-    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
+    def __init__(
+        self,
+        persistent: bool = False,
+        watch_accessed_variables: bool = True,
+        *,
+        straight_through: bool = False,
+    ) -> None:
         self._persistent = persistent
+        self._straight_through = straight_through
         self._watch_accessed = watch_accessed_variables
         self._recording = False
         self.reset()
@@ -311,7 +322,9 @@ class GradientTape:
                 places = [source] if id(source) in self._tracked else []
             spans.append(range(len(tensors), len(tensors) + len(places)))
             tensors.extend(places)
-        found = autodiff.backward(B, self._records, targets, tensors, seeds)
+        found = autodiff.backward(
+            B, self._records, targets, tensors, seeds, straight_through=self._straight_through
+        )
         totals: list[Tensor | None] = []
         for span in spans:
             parts = [g for g in found[span.start : span.stop] if g is not None]
@@ -339,7 +352,7 @@ class GradientTape:
             Record(op_type, inputs, outputs, attributes, provenance=place, rule=rule)
         )
         for output in outputs:
-            if is_floating(output.dtype):
+            if is_floating(output.dtype) or (self._straight_through and op_type in QUANTIZERS):
                 tracked[id(output)] = output
 
     def watches(self, variable: Variable) -> bool:

@@ -16,8 +16,8 @@ zero_gradient(
     "QuantizeLinear",
     "QLinearMatMul",
     "MatMulInteger",
-    because="it rounds, or has integers only; for a straight-through gradient write "
-    "x + stop_gradient(quantized - x), or an ot.custom_gradient",
+    because="it rounds, or has integers only; ot.GradientTape(straight_through=True) passes "
+    "QuantizeLinear where a DequantizeLinear follows",
 )
 
 
