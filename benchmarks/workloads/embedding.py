@@ -1,0 +1,202 @@
+"""A classifier of bags of words: table 100000 x 64, mean over 20 words, 64, 10; batch 1024, Adam.
+
+The arithmetic is small. Adam's averages, which decay in every row, whether its word came up or not,
+pass 6.4 million numbers four times over the memory bus: the table, both averages and the gradient.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from benchmarks.workloads import Problem, Step, Workload
+from benchmarks.workloads.mlp import _jax_adam
+
+BATCH, LENGTH = 1024, 20
+VOCABULARY, WIDTH, HIDDEN, CLASSES = 100_000, 64, 64, 10
+LEARNING_RATE = 1e-3
+EPSILON = 1e-7
+
+
+def problem() -> Problem:
+    """Uniform weights, and bags of which most words belong to one class, whose label they have."""
+    random = np.random.default_rng(0)
+
+    def uniform(rows: int, columns: int, limit: float) -> NDArray[np.float32]:
+        return random.uniform(-limit, limit, (rows, columns)).astype(np.float32)
+
+    weights = [
+        uniform(VOCABULARY, WIDTH, 0.05),
+        uniform(WIDTH, HIDDEN, np.sqrt(6 / (WIDTH + HIDDEN))),
+        np.zeros(HIDDEN, np.float32),
+        uniform(HIDDEN, CLASSES, np.sqrt(6 / (HIDDEN + CLASSES))),
+        np.zeros(CLASSES, np.float32),
+    ]
+    batches = []
+    for _ in range(32):
+        y = random.integers(0, CLASSES, BATCH)
+        of_class = random.integers(0, VOCABULARY // CLASSES, (BATCH, LENGTH)) * CLASSES + y[:, None]
+        anything = random.integers(0, VOCABULARY, (BATCH, LENGTH))
+        x = np.where(random.random((BATCH, LENGTH)) < 0.3, anything, of_class)
+        batches.append((x, y))
+    return Problem(weights, batches)
+
+
+def _endless(problem: Problem, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The batches again and again in the dtype `dtype`, converted beforehand."""
+    return itertools.cycle([(x.astype(dtype), y.astype(dtype)) for x, y in problem.batches])
+
+
+def build_onnxtape(problem: Problem) -> Step:
+    """`onnxtape.function` around a `GradientTape`."""
+    import onnxtape as ot
+
+    batches = _endless(problem, np.int64)
+    model = ot.Sequential(
+        [
+            ot.Input((LENGTH,), dtype="int64"),
+            ot.layers.Embedding(VOCABULARY, WIDTH),
+            ot.layers.GlobalAveragePooling1D(),
+            ot.layers.Dense(HIDDEN, activation="relu"),
+            ot.layers.Dense(CLASSES),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+
+    def train(x: Any, y: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = ot.function(train, fallback="error")
+    return lambda: float(compiled(*next(batches)))
+
+
+def build_torch(problem: Problem, compiled: bool = False) -> Step:
+    """PyTorch's `nn.EmbeddingBag` with dense gradients and fused Adam."""
+    import torch
+    from torch import nn
+
+    batches = _endless(problem, np.int64)
+    model = nn.Sequential(
+        nn.EmbeddingBag(VOCABULARY, WIDTH, mode="mean"),
+        nn.Linear(WIDTH, HIDDEN),
+        nn.ReLU(),
+        nn.Linear(HIDDEN, CLASSES),
+    )
+    table, *head = problem.weights
+    values = [table, *(value.T for value in head)]
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values, strict=True):
+            parameter.copy_(torch.from_numpy(value.copy()))
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=EPSILON, fused=True)
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    loss_fn = torch.compile(forward) if compiled else forward
+
+    def step() -> float:
+        x, y = next(batches)
+        optimizer.zero_grad()
+        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def build_torch_compile(problem: Problem) -> Step:
+    """PyTorch with `torch.compile` around model and loss."""
+    return build_torch(problem, compiled=True)
+
+
+def build_jax(problem: Problem) -> Step:
+    """`jax.jit` of the whole step with donated weights and optimizer state."""
+    import jax
+    import jax.numpy as jnp
+
+    batches = _endless(problem, np.int32)
+    init, update = _jax_adam()
+
+    def forward(weights: Any, x: Any, y: Any) -> Any:
+        table, kernel, bias, last_kernel, last_bias = weights
+        pooled = jnp.take(table, x, axis=0).mean(axis=1)
+        hidden = jax.nn.relu(pooled @ kernel + bias)
+        log_p = jax.nn.log_softmax(hidden @ last_kernel + last_bias)
+        return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean()
+
+    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
+        loss, grads = jax.value_and_grad(forward)(weights, x, y)
+        return loss, *update(grads, state, weights)
+
+    compiled = jax.jit(train, donate_argnums=(0, 1))
+    weights = [jnp.array(value) for value in problem.weights]
+    state = init(weights)
+
+    def step() -> float:
+        nonlocal weights, state
+        loss, weights, state = compiled(weights, state, *next(batches))
+        return float(loss)
+
+    return step
+
+
+def build_tensorflow(problem: Problem) -> Step:
+    """`tf.function` around a `GradientTape`, with Keras's layers, loss and Adam."""
+    import keras
+    import tensorflow as tf
+
+    batches = _endless(problem, np.int32)
+    model = keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, WIDTH),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(HIDDEN, activation="relu"),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    model.set_weights(problem.weights)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+    optimizer.build(model.trainable_weights)
+
+    def train(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        grads = tape.gradient(loss, model.trainable_weights)
+        # Keras applies a gradient in slices to the rows that have one only (a "lazy" Adam): made
+        # dense, it takes the same steps as everywhere else.
+        grads = [tf.convert_to_tensor(g) for g in grads]
+        optimizer.apply(grads, model.trainable_weights)
+        return loss
+
+    compiled = tf.function(train)
+
+    def step() -> float:
+        x, y = next(batches)
+        return float(compiled(tf.constant(x), tf.constant(y)))
+
+    return step
+
+
+WORKLOAD = Workload(
+    title="Embedding 100k x 64, 1024 bags of 20 words, Adam, float32",
+    steps=20,
+    problem=problem,
+    builders={
+        "onnxtape": build_onnxtape,
+        "torch": build_torch,
+        "torch-compile": build_torch_compile,
+        "jax": build_jax,
+        "tensorflow": build_tensorflow,
+    },
+)
