@@ -5,26 +5,29 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
+from onnxtape.cells import VariableCell, bound_blocks
 from onnxtape.compiler.errors import Provenance, located
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
+from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.schedule import schedule_updates
 from onnxtape.errors import ExecutionError, InputError
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
+from onnxtape.runtime.providers import primary_provider
 from onnxtape.runtime.session import create_session
 from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
 from onnxtape.tensor import Tensor
 from onnxtape.tracing import InputSpec, StateEntry, TracedStep
-from onnxtape.variable import ALONE, Changes, Variable
+from onnxtape.variable import Changes, Variable
 
 if TYPE_CHECKING:
     import onnx
@@ -124,32 +127,6 @@ class ConcreteFunction:
         return nest.pack_like(self.traced.returned, leaves)
 
 
-class VariableCell:
-    """A variable as the runtime's `StateCell`."""
-
-    __slots__ = ("_variable",)
-
-    def __init__(self, variable: Variable) -> None:
-        self._variable = variable
-
-    def current(self) -> Any:
-        return self._variable._tensor._ort
-
-    def exclusive(self) -> Any:
-        # The common case of `Variable._buffer`, inline: it is on the path of every step.
-        tensor = self._variable._tensor
-        if tensor._array is None and getrefcount(tensor) <= ALONE:
-            return tensor._ort
-        del tensor
-        return self._variable._buffer()
-
-    def is_exclusive(self) -> bool:
-        return self._variable._is_exclusive()
-
-    def replace(self, value: Any) -> None:
-        self._variable._set(value)
-
-
 def _explained(error: ExecutionError, traced: TracedStep) -> ExecutionError:
     """The error with the user's place, if it names one of the trace's nodes."""
     for node in traced.model.graph.all_nodes():
@@ -157,6 +134,11 @@ def _explained(error: ExecutionError, traced: TracedStep) -> ExecutionError:
             place = Provenance.from_metadata(node.metadata_props)
             return ExecutionError(located(str(error), place))
     return error
+
+
+def packs_updates(traced: TracedStep, providers: Providers) -> bool:
+    """Whether the step's updates are packed: on the CPU, unless all passes are left out."""
+    return bool(traced.passes) and primary_provider(providers) == "cpu"
 
 
 def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
@@ -168,14 +150,17 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
     """
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
     in_place: frozenset[str] = frozenset()
+    packed: list[Block] = []
     if outputs:
         made = _ready_to_run(traced, outputs, providers)
         in_place = frozenset(made.notes["in_place"])
+        packed = [Block(**block) for block in made.notes["blocks"]]
         session = create_session(made.model, providers, optimize=False, in_order=True)
     else:
         model = ir.to_proto(traced.model).SerializeToString()
         session = create_session(model, providers, merge_equal=False)
-    bindings = [
+    inside = {name for block in packed for name in block.members}
+    state = [
         StateBinding(
             VariableCell(variable),
             entry.input_name,
@@ -183,8 +168,15 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
             in_place=entry.input_name in in_place,
         )
         for entry, variable in zip(traced.state, traced.variables, strict=True)
+        if entry.input_name not in inside
     ]
-    return CompiledStep(session, [s.name for s in traced.inputs], traced.output_names, bindings)
+    return CompiledStep(
+        session,
+        [s.name for s in traced.inputs],
+        traced.output_names,
+        state,
+        bound_blocks(packed, session, traced),
+    )
 
 
 def _ready_to_run(
@@ -199,6 +191,7 @@ def _ready_to_run(
         "passes": str([graph_pass.name for graph_pass in traced.passes]),
         "compiler": compiler_fingerprint(),
         "state": str(sorted(outputs.items())),
+        "packed": str(packs_updates(traced, providers)),
     }
     key = cache_key(parts, providers)
     found = cache.load(key)
@@ -215,6 +208,11 @@ def _optimized(traced: TracedStep, outputs: Mapping[str, str], providers: Provid
         # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
         create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
         optimized = ir.load(path)
-        in_place = schedule_updates(optimized, outputs)
+        blocks: list[Block] = []
+        if packs_updates(traced, providers):
+            in_place, blocks = schedule_packed(optimized, outputs)
+        else:
+            in_place = schedule_updates(optimized, outputs)
         scheduled = ir.to_proto(optimized).SerializeToString()
-    return CachedGraph(scheduled, {"in_place": sorted(in_place)})
+    notes = {"in_place": sorted(in_place), "blocks": [asdict(block) for block in blocks]}
+    return CachedGraph(scheduled, notes)

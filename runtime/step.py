@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from onnxtape.runtime.blocks import BoundBlock
 from onnxtape.runtime.session import execution_error
 from onnxtape.runtime.values import bindings, copy_from_numpy, ort_device, to_numpy
 
@@ -49,7 +50,8 @@ class CompiledStep:
             place only if the session keeps to an order that makes this safe.
         inputs: names of the batch inputs.
         results: names of the outputs that are handed back.
-        state: the state entries.
+        state: the state entries, but for those in blocks.
+        blocks: state that the step updates in blocks, and the blocks of temporary values.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class CompiledStep:
         inputs: Sequence[str],
         results: Sequence[str],
         state: Sequence[StateBinding],
+        blocks: Sequence[BoundBlock] = (),
     ) -> None:
         self.session = session
         self._inputs = list(inputs)
@@ -65,6 +68,7 @@ class CompiledStep:
         self._read_only = [s for s in state if s.output_name is None]
         self._in_place = [s for s in state if s.output_name is not None and s.in_place]
         self._alternating = [s for s in state if s.output_name is not None and not s.in_place]
+        self._blocks = list(blocks)
         self._io = bindings().SessionIOBinding(session._sess)
         self._run = session._sess.run_with_iobinding
         self._device = ort_device()
@@ -75,7 +79,7 @@ class CompiledStep:
     @property
     def in_place_count(self) -> int:
         """How many state entries are updated in their own buffer."""
-        return len(self._in_place)
+        return len(self._in_place) + sum(len(b.block.cells) for b in self._blocks)
 
     def rebind(self) -> None:
         """Bind the state as it is now; needed before `run` whenever a cell may have changed."""
@@ -91,6 +95,8 @@ class CompiledStep:
                 io.bind_ortvalue_input(entry.input_name, value)
                 io.bind_ortvalue_output(entry.output_name, value)
                 entry.bound = value
+        for block in self._blocks:
+            block.rebind(io)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run one step on OrtValues, update the state, and return the results as OrtValues.

@@ -23,7 +23,7 @@ from onnxtape.compiler.subgraphs import captured, graphs_in
 
 #: Operators whose result may be a view of their first input's memory: readers of it are readers of
 #: that memory.
-_VIEWS = frozenset(
+VIEWS = frozenset(
     ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Optional", "Dropout")
 )
 
@@ -112,7 +112,7 @@ def _readers(value: ir.Value, owner: Mapping[int, int]) -> tuple[set[int], set[i
     while pending:
         for node, place in pending.pop().uses():
             reading.add(owner[id(node)])
-            if node.op_type in _VIEWS and place == 0:
+            if node.op_type in VIEWS and place == 0:
                 fresh = [o for o in node.outputs if id(o) not in views]
                 views.update(map(id, fresh))
                 pending.extend(fresh)
