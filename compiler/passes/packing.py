@@ -21,14 +21,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxtape.compiler.passes.schedule import schedule_updates
-from onnxtape.compiler.passes.update_chains import Chain, update_chains
+from onnxtape.compiler.passes.update_chains import LARGE, Chain, update_chains
 
 #: The least number of elements in a piece: enough for two threads, and half a megabyte.
 PIECE = 1 << 17
 #: Pieces become longer rather than more.
 MOST_PIECES = 64
-#: A variable with as many elements keeps memory of its own.
-LARGE = 1 << 18
 #: Variables begin at multiples of so many elements, 64 bytes.
 ALIGNMENT = 16
 

@@ -27,6 +27,10 @@ _ELEMENTWISE = frozenset(
 )
 
 
+#: A variable with as many elements is updated by itself.
+LARGE = 1 << 18
+
+
 @dataclass(frozen=True)
 class Chain:
     """The nodes that together update state entries of one shape.
@@ -134,6 +138,8 @@ def _chain(
     if any(shape_of(s) != shape_of(ends[0]) or s.dtype != ends[0].dtype for s in sources):
         return None
     inside = {id(node) for node in nodes}
+    if math.prod(shape_of(ends[0]) or ()) < LARGE:  # type: ignore[type-var]
+        inside -= {id(node) for node in nodes if _scales_a_gradient(node, inside)}
     nodes = _from_the_ends(ends, inside)
     made = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
     own = {id(source): role for role, source in enumerate(sources)}
@@ -170,6 +176,23 @@ def _chain(
         return None
     signature = (operations, tuple(made[id(end)] for end in ends))
     return Chain(nodes, sources, ends, [*arrays.values()], [*scalars.values()], signature)
+
+
+def _scales_a_gradient(node: ir.Node, inside: set[int]) -> bool:
+    """Whether the node multiplies an array from outside the chain by a constant.
+
+    Some gradients have that factor inside already (see `FoldScale`), which must not set their
+    variables apart: the traces of one step for different shapes would then pack differently.
+    """
+    if node.op_type != "Mul" or node.outputs[0].is_graph_output():
+        return False
+    for array, factor in (node.inputs, node.inputs[::-1]):
+        maker = None if array is None else array.producer()
+        if maker is None or array is None or factor is None or id(maker) in inside:
+            continue
+        if len(array.uses()) == 1 and factor.is_initializer() and not _is_number(array):
+            return True
+    return False
 
 
 def _viewed(value: ir.Value) -> ir.Value:

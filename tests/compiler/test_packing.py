@@ -1,0 +1,255 @@
+"""Updates of many variables as one, and of large ones in pieces.
+
+The judge is the simulation of `test_schedule`, on memory that the members of a block share: what it
+computes must be what the graph means, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxtape.compiler import GraphBuilder
+from onnxtape.compiler.passes import packing, update_chains
+from onnxtape.compiler.passes.packing import Block, schedule_packed
+from tests.compiler.graphs import Array, model_of, new_graph, run
+from tests.compiler.simulation import execute
+
+FLOAT32 = np.dtype(np.float32)
+SHAPES = [(3, 4), (5,), (2, 2)]
+
+
+class Step:
+    """A graph under construction; the state entry 'w' is updated by the output 'w.next'."""
+
+    def __init__(self) -> None:
+        self.graph, self.b = new_graph()
+        self.state: dict[str, str] = {}
+        self.rate = self.b.input("rate", FLOAT32, ())
+
+    def variable(self, name: str, shape: Sequence[int]) -> ir.Value:
+        self.state[name] = f"{name}.next"
+        return self.b.input(name, FLOAT32, tuple(shape))
+
+    def update(self, name: str, value: ir.Value) -> None:
+        value.name = self.state[name]
+        self.graph.outputs.append(value)
+
+    def momentum(self, shape: Sequence[int], number: int) -> tuple[ir.Value, ir.Value]:
+        """m = 0.9 m + tanh(x w), w = w - rate m, and x w as a result; returns w and the new m."""
+        b = self.b
+        w, m = self.variable(f"w{number}", shape), self.variable(f"m{number}", shape)
+        product = b.op("Mul", b.input(f"x{number}", FLOAT32, tuple(shape)), w)
+        new = b.op("Add", b.op("Mul", m, b.constant(np.float32(0.9))), tanh_of(b, product))
+        self.update(f"w{number}", b.op("Sub", w, b.op("Mul", new, self.rate)))
+        self.update(f"m{number}", new)
+        product.name = f"result{number}"
+        self.graph.outputs.append(product)
+        return w, new
+
+    def feeds(self) -> dict[str, Array]:
+        rng = np.random.default_rng(0)
+        return {
+            v.name or "": np.asarray(rng.uniform(-1, 1, v.shape.numpy()), np.float32)  # type: ignore[union-attr]
+            for v in self.graph.inputs
+        }
+
+    def packed(self) -> list[Block]:
+        """Pack it, compare what it computes then with what it computed before; the blocks."""
+        feeds = self.feeds()
+        names = [v.name or "" for v in self.graph.outputs]
+        expected = dict(zip(names, run(self.graph, feeds), strict=True))
+        in_place, blocks = schedule_packed(model_of(self.graph), self.state)
+        found = run_in_blocks(self.graph, feeds, self.state, in_place, blocks)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+        return blocks
+
+
+def tanh_of(b: GraphBuilder, x: ir.Value) -> ir.Value:
+    """Something that no chain has inside: a gradient as it were."""
+    return b.op("Transpose", b.op("Transpose", b.op("Tanh", x)))
+
+
+def run_in_blocks(
+    graph: ir.Graph,
+    feeds: dict[str, Array],
+    state: dict[str, str],
+    in_place: frozenset[str],
+    blocks: Sequence[Block],
+) -> dict[str, Array]:
+    """Run in file order on memory shared as the blocks say; the original graph's outputs."""
+    memory = {name: array.copy() for name, array in feeds.items()}
+    buffers = {state[name]: memory[name] for name in in_place}
+    found: dict[str, Array] = {}
+    for block in blocks:
+        flat = np.full(block.size, np.nan, np.float32)
+        for name, start in block.members.items():
+            part = flat[start : start + feeds[name].size].reshape(feeds[name].shape)
+            part[...] = feeds[name]
+            memory[name] = found[state[name]] = part
+        for name, (start, shape) in block.results.items():
+            buffers[name] = flat[start : start + int(np.prod(shape))].reshape(shape)
+        memory.update({name: flat[start:end] for name, start, end in block.inputs})
+        buffers.update({name: flat[start:end] for name, start, end in block.outputs})
+    values: dict[int, Array] = {id(v): memory[v.name or ""] for v in graph.inputs}
+    for constant in graph.initializers.values():
+        assert constant.const_value is not None
+        values[id(constant)] = constant.const_value.numpy()
+    with np.errstate(invalid="ignore"):
+        for node in graph:
+            execute(node, values, buffers)
+    found.update({v.name or "": values[id(v)] for v in graph.outputs})
+    return found
+
+
+def operators(graph: ir.Graph) -> list[str]:
+    return [node.op_type for node in graph]
+
+
+def test_alike_updates_become_one() -> None:
+    step = Step()
+    for number, shape in enumerate(SHAPES):
+        step.momentum(shape, number)
+    blocks = step.packed()
+    # Aligned, in the state's order: the variables, their averages, and the gradients.
+    assert [block.members for block in blocks] == [
+        {"w0": 0, "w1": 16, "w2": 32},
+        {"m0": 0, "m1": 16, "m2": 32},
+        {},
+    ]
+    assert [block.size for block in blocks] == [48, 48, 48]
+    assert sorted(blocks[2].results.values()) == [(0, (3, 4)), (16, (5,)), (32, (2, 2))]
+    assert operators(step.graph)[-4:] == ["Mul", "Add", "Mul", "Sub"]
+    assert len(step.graph) == 3 * 4 + 4
+    # The averages are read by the update alone: only their block is an input.
+    assert {v.name for v in step.graph.inputs if (v.name or "")[0] in "wm"} == {"w0", "w1", "w2"}
+
+
+def test_a_large_variable_is_updated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "PIECE", 32)
+    monkeypatch.setattr(packing, "LARGE", 64)
+    monkeypatch.setattr(update_chains, "LARGE", 64)
+    step = Step()
+    step.momentum((10, 10), 0)
+    step.momentum((4,), 1)
+    step.momentum((6,), 2)
+    blocks = step.packed()
+    large, small = blocks[:3], blocks[3:]
+    assert [list(block.members) for block in large] == [["w0"], ["m0"], []]
+    assert [list(block.members) for block in small] == [["w1", "w2"], ["m1", "m2"], []]
+    assert [(start, end) for _, start, end in large[0].inputs] == [(0, 48), (48, 96), (96, 100)]
+    assert len(small[0].inputs) == 1
+
+
+def test_a_few_long_pieces_rather_than_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "PIECE", 16)
+    monkeypatch.setattr(packing, "MOST_PIECES", 2)
+    step = Step()
+    step.momentum((100,), 0)
+    assert [(start, end) for _, start, end in step.packed()[0].inputs] == [(0, 64), (64, 100)]
+
+
+def test_a_single_small_variable_is_left_alone() -> None:
+    step = Step()
+    step.momentum((3, 4), 0)
+    assert step.packed() == []
+
+
+def test_other_constants_are_another_group() -> None:
+    step = Step()
+    for number, factor in enumerate((0.5, 0.5, 0.25, 0.25)):
+        w = step.variable(f"w{number}", (4,))
+        gradient = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (4,)))
+        scaled = step.b.op("Sub", gradient, step.b.constant(np.float32(factor)))
+        step.update(f"w{number}", step.b.op("Sub", w, scaled))
+    members = [list(block.members) for block in step.packed() if block.members]
+    assert members == [["w0", "w1"], ["w2", "w3"]]
+
+
+def test_a_factor_of_the_gradient_sets_nobody_apart() -> None:
+    step = Step()
+    tenth = step.b.constant(np.float32(0.1))
+    for number in (0, 1):
+        w = step.variable(f"w{number}", (4,))
+        gradient = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (4,)))
+        gradient = step.b.op("Mul", gradient, tenth) if number else gradient
+        step.update(f"w{number}", step.b.op("Sub", w, gradient))
+    (states, _) = step.packed()
+    assert list(states.members) == ["w0", "w1"]
+
+
+def broadcast_gradient(step: Step, number: int) -> None:
+    w = step.variable(f"w{number}", (3, 4))
+    row = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (1, 4)))
+    step.update(f"w{number}", step.b.op("Sub", w, row))
+
+
+def exchange(step: Step, number: int) -> None:
+    """Each needs the other's old value: they cannot both be overwritten."""
+    a, c = step.variable(f"a{number}", (4,)), step.variable(f"c{number}", (4,))
+    step.update(f"a{number}", step.b.op("Add", a, c))
+    step.update(f"c{number}", step.b.op("Sub", c, a))
+
+
+def batch_gradient(step: Step, number: int) -> None:
+    """The gradient is an input, which lies where the caller has it."""
+    w = step.variable(f"w{number}", (4,))
+    step.update(f"w{number}", step.b.op("Sub", w, step.b.input(f"g{number}", FLOAT32, (4,))))
+
+
+def updated_number(step: Step, number: int) -> None:
+    """The factor's new value may be there before the chain has read the old one."""
+    if number == 0:
+        scale = step.variable("scale", (1,))
+        step.update("scale", step.b.op("Add", scale, scale))
+    scale = next(v for v in step.graph.inputs if v.name == "scale")
+    w = step.variable(f"w{number}", (4,))
+    gradient = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (4,)))
+    factor = step.b.op("Identity", scale)
+    step.update(f"w{number}", step.b.op("Sub", w, step.b.op("Mul", gradient, factor)))
+
+
+@pytest.mark.parametrize("make", [broadcast_gradient, exchange, batch_gradient, updated_number])
+def test_what_is_not_packed(make: Callable[[Step, int], None]) -> None:
+    step = Step()
+    for number in (0, 1):
+        make(step, number)
+    assert step.packed() == []
+
+
+def test_a_gradient_that_is_a_result_too() -> None:
+    step = Step()
+    for number in (0, 1):
+        w = step.variable(f"w{number}", (4,))
+        gradient = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (4,)))
+        step.update(f"w{number}", step.b.op("Sub", w, gradient))
+        step.graph.outputs.append(gradient)
+    assert len(step.packed()) == 2
+
+
+def test_an_old_value_that_is_needed_after_the_new_one() -> None:
+    step = Step()
+    for number in (0, 1):
+        w, m = step.variable(f"w{number}", (4,)), step.variable(f"m{number}", (4,))
+        gradient = tanh_of(step.b, step.b.input(f"x{number}", FLOAT32, (4,)))
+        new = step.b.op("Add", m, gradient)
+        step.update(f"m{number}", new)
+        # Listed after the update of m, though it must run before it.
+        ahead = step.b.op("Mul", m, step.rate)
+        step.update(f"w{number}", step.b.op("Sub", w, step.b.op("Add", ahead, new)))
+    blocks = step.packed()
+    assert [list(b.members) for b in blocks if b.members] == [["w0", "w1"], ["m0", "m1"]]
+
+
+def test_a_new_value_that_is_read_outside_is_taken_from_there() -> None:
+    step = Step()
+    for number in (0, 1):
+        _, new = step.momentum((4,), number)
+        step.graph.outputs.append(step.b.op("ReduceSum", new, step.b.constant(np.int64([0]))))
+    states, arrays = step.packed()
+    assert list(states.members) == ["w0", "w1"]
+    assert sorted(arrays.results) == ["m0.next.copy", "m1.next.copy"]
