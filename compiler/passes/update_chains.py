@@ -60,7 +60,7 @@ class Chain:
     @property
     def size(self) -> int:
         """The number of elements of each entry."""
-        return math.prod(self.shape)
+        return _size(self.sources[0])
 
 
 def update_chains(model: ir.Model, state: Mapping[str, str]) -> list[Chain]:
@@ -124,6 +124,12 @@ def _belongs(node: ir.Node, targets: Mapping[str, ir.Value]) -> bool:
     )
 
 
+def _size(value: ir.Value) -> int:
+    shape = shape_of(value)
+    assert is_static(shape)
+    return math.prod(shape)
+
+
 def _is_number(value: ir.Value) -> bool:
     return shape_of(value) in ((), (1,))
 
@@ -138,7 +144,7 @@ def _chain(
     if any(shape_of(s) != shape_of(ends[0]) or s.dtype != ends[0].dtype for s in sources):
         return None
     inside = {id(node) for node in nodes}
-    if math.prod(shape_of(ends[0]) or ()) < LARGE:  # type: ignore[type-var]
+    if _size(ends[0]) < LARGE:
         inside -= {id(node) for node in nodes if _scales_a_gradient(node, inside)}
     nodes = _from_the_ends(ends, inside)
     made = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
