@@ -80,7 +80,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Network]:
     def make(optimizer: ot.optimizers.Optimizer | None = None) -> Network:
         network = Network(optimizer)
         with monkeypatch.context() as patch:
-            patch.setattr(concrete, "packs_updates", lambda providers: False)
+            patch.setattr(concrete, "packs_updates", lambda traced, providers: False)
             network.step(batch(0))
         return network
 
