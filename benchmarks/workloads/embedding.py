@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from benchmarks.jax_optimizers import adam
 from benchmarks.workloads import Problem, Step, Workload
-from benchmarks.workloads.mlp import _jax_adam
 
 BATCH, LENGTH = 1024, 20
 VOCABULARY, WIDTH, HIDDEN, CLASSES = 100_000, 64, 64, 10
@@ -124,7 +124,7 @@ def build_jax(problem: Problem) -> Step:
     import jax.numpy as jnp
 
     batches = _endless(problem, np.int32)
-    init, update = _jax_adam()
+    init, update = adam(LEARNING_RATE, EPSILON)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         table, kernel, bias, last_kernel, last_bias = weights
