@@ -102,6 +102,7 @@ def _template(chain: Chain) -> ir.Graph | None:
         return copies.setdefault(id(value), made)
 
     inputs = [copy(v) for v in [*chain.sources, *chain.arrays, *chain.scalars]]
+    copies |= {id(value): inputs[role] for role, value in chain.scattered.items()}
     nodes = []
     for node in chain.nodes:
         made = _repeated(node, copies)
@@ -142,16 +143,24 @@ def _pack(
         for role in range(len(template.outputs))
     ]
     arrays = [Block(size) for _ in chains[0].arrays]
+    nodes: list[ir.Node] = []
     for chain, start in zip(chains, starts, strict=True):
         _take_out(graph, chain)
         for block, value in zip(arrays, chain.arrays, strict=True):
             result = _as_output(graph, value)
             block.results[result.name or ""] = (start, chain.shape)
+        for role, value in chain.scattered.items():
+            scatter = value.producer()
+            assert scatter is not None
+            graph.outputs.append(value)
+            blocks[role].results[value.name or ""] = (start, chain.shape)
+            # Where nothing can fail any more: it writes into the state.
+            graph.remove(scatter)
+            nodes.append(scatter)
     blocks += arrays
 
     pieces = max(1, min(size // PIECE, MOST_PIECES))
     step = -(-size // (pieces * ALIGNMENT)) * ALIGNMENT
-    nodes: list[ir.Node] = []
     for piece, begin in enumerate(range(0, size, step)):
         end = min(begin + step, size)
         shape = ir.Shape([end - begin])

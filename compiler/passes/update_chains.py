@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes import applies
 from onnxtape.compiler.passes.schedule import VIEWS
 
 #: Operators that give each element from the elements in its place, of equal shapes or numbers.
@@ -41,6 +42,8 @@ class Chain:
         targets: the state outputs, in the same order.
         arrays: what else of that shape the nodes read, gradients above all.
         scalars: the single numbers that they read.
+        scattered: sources that the nodes read only after rows were scattered into them: by the
+            place among the sources, the result of that ScatterND.
         signature: equal for chains that compute the same from the same numbers.
     """
 
@@ -49,6 +52,7 @@ class Chain:
     targets: Sequence[ir.Value]
     arrays: Sequence[ir.Value]
     scalars: Sequence[ir.Value]
+    scattered: Mapping[int, ir.Value]
     signature: Any
 
     @property
@@ -149,6 +153,8 @@ def _chain(
     nodes = _from_the_ends(ends, inside)
     made = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
     own = {id(source): role for role, source in enumerate(sources)}
+    scattered = _scattered(nodes, own)
+    own |= {id(value): role for role, value in scattered.items()}
     arrays: dict[int, ir.Value] = {}
     scalars: dict[int, ir.Value] = {}
 
@@ -180,8 +186,27 @@ def _chain(
     updated = {id(source) for source in targets.values()}
     if any(id(_viewed(value)) in updated for value in scalars.values()):
         return None
-    signature = (operations, tuple(made[id(end)] for end in ends))
-    return Chain(nodes, sources, ends, [*arrays.values()], [*scalars.values()], signature)
+    signature = (operations, tuple(made[id(end)] for end in ends), tuple(scattered))
+    numbers = list(scalars.values())
+    return Chain(nodes, sources, ends, list(arrays.values()), numbers, scattered, signature)
+
+
+def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, ir.Value]:
+    """See `Chain.scattered`. Nobody else may read the source, whose memory is written early.
+
+    ONNX Runtime's ScatterND writes the rows alone when its result is bound to its input's memory.
+    """
+    found = {}
+    for value in (value for node in nodes for value in node.inputs):
+        scatter = None if value is None else value.producer()
+        if value is None or scatter is None or not applies(scatter, "ScatterND"):
+            continue
+        source = scatter.inputs[0]
+        if source is None or id(source) not in own or value.is_graph_output():
+            continue
+        if len(source.uses()) == 1 and shape_of(value) == shape_of(source):
+            found[own[id(source)]] = value
+    return found
 
 
 def _scales_a_gradient(node: ir.Node, inside: set[int]) -> bool:

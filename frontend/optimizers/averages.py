@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from onnxtape.engine import B
 from onnxtape.optimizers.optimizer import Optimizer
 from onnxtape.optimizers.options import Options
+from onnxtape.optimizers.rows import add_rows, rows_of
 from onnxtape.optimizers.schedules import LearningRateSchedule
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -52,9 +53,20 @@ class FirstAndSecondMoments(Optimizer):
         # Written for the fewest passes over memory: the gradient scaled by 1 - beta_1 costs nothing
         # where a matrix product takes the factor, and serves both averages.
         scaled = B.op("Mul", gradient, 1.0 - self.beta_1)
-        square = B.op("Mul", B.op("Mul", scaled, self._square_scale), scaled)
-        m = B.op("Add", B.op("Mul", momentum.value, self.beta_1), scaled)
-        v = B.op("Add", B.op("Mul", velocity.value, self.beta_2), square)
+        rows = rows_of(gradient) if self.beta_1 and self.beta_2 else None
+        if rows is None:
+            square = B.op("Mul", B.op("Mul", scaled, self._square_scale), scaled)
+            m = B.op("Add", B.op("Mul", momentum.value, self.beta_1), scaled)
+            v = B.op("Add", B.op("Mul", velocity.value, self.beta_2), square)
+        else:
+            # beta * (m + (1 - beta) / beta * g): where g is zero nothing is added, and the whole
+            # gradient is never there.
+            m, v = momentum.value, velocity.value
+            added = B.op("Mul", rows.sums, (1.0 - self.beta_1) / self.beta_1)
+            share = (1.0 - self.beta_2) / self.beta_2
+            squares = B.op("Mul", B.op("Mul", rows.sums, share), rows.sums)
+            m = B.op("Mul", add_rows(m, rows.places, added), self.beta_1)
+            v = B.op("Mul", add_rows(v, rows.places, squares), self.beta_2)
         momentum.assign(m)
         velocity.assign(v)
         return m, v, scaled
