@@ -74,6 +74,14 @@ def test_second_derivative() -> None:
     np.testing.assert_allclose(Evaluator(graph, [ddx])({"x": SCORES})[0], expected, atol=1e-8)
 
 
+def test_what_repairs_nan_only_lets_the_gradient_pass() -> None:
+    graph, _, x, y = build(by_nan, symbolic=False)
+    before = [node.op_type for node in graph].count("Where")
+    differentiate(graph, [y], [x])
+    # One more: the softmax without NaN, which is the forward pass's own.
+    assert [node.op_type for node in graph].count("Where") == before + 1
+
+
 def test_softmax_that_nobody_repairs_costs_nothing() -> None:
     graph, b = new_graph()
     x = b.input("x", FLOAT64, (3, 3))
