@@ -68,6 +68,10 @@ class Origins:
         """The parameters that an initializer holds, itself aside."""
         return tuple(n for n in self.folded.get(name, ()) if n in self.parameters)
 
+    def is_computed(self, name: str) -> bool:
+        """Whether the exporter has made an initializer from others."""
+        return name in self.folded or bool(_COMPUTED.fullmatch(name))
+
     def is_parameter(self, name: str) -> bool | None:
         """Whether an initializer is trained by the framework; None where nothing is noted."""
         if not self.parameters:
@@ -248,3 +252,37 @@ def find_ties(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tie]:
 def _key(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
     return array.shape, array.dtype.str, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """How an array is made of a smaller one, which is `distinct`: its columns, several times each.
+
+    Attributes:
+        columns: which column stands at each place.
+        shape: of the array; the columns run over all axes but the last two.
+    """
+
+    columns: npt.NDArray[np.int64]
+    shape: tuple[int, ...]
+
+    def of(self, distinct: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The array."""
+        return distinct[:, self.columns].reshape(self.shape)
+
+
+def find_repetition(
+    array: npt.NDArray[Any],
+) -> tuple[npt.NDArray[Any], Repetition] | None:
+    """What an array of rank 3 or more repeats along its last two axes, each column twice or more.
+
+    Exporters compute biases of relative positions, which many pairs of places share, from the table
+    that is the parameter. What they share must go on being one weight.
+    """
+    if array.ndim < 3 or array.size == 0:
+        return None
+    rows = array.reshape(-1, array.shape[-2] * array.shape[-1])
+    distinct, columns = np.unique(rows, axis=1, return_inverse=True)
+    if not 1 < distinct.shape[1] <= rows.shape[1] // 2:
+        return None
+    return np.ascontiguousarray(distinct), Repetition(columns.reshape(-1), array.shape)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -125,3 +126,51 @@ def test_codes_of_positions_are_not_trained() -> None:
         assert [v.path for v in model.trainable_variables] == trained
         model.set_trainable(["w", "places"])
         assert len(model.trainable_variables) == 2
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_an_exporter_repeats_stays_one_weight(tmp_path: Path, noted: bool) -> None:
+    """A bias of relative positions: table[index], brought to (1, heads, places, places)."""
+    table = np.random.default_rng(0).normal(size=(7, 2)).astype("f")
+    places = np.arange(4)
+    index = places[:, None] - places + 3
+    bias = table[index].transpose(2, 0, 1)[None]
+    proto = model_of(
+        [
+            helper.make_node("Unsqueeze", ["x", "axes"], ["h"]),
+            helper.make_node("Add", ["h", "unsqueeze_9"], ["logits"]),
+        ],
+        tensors(axes=np.int64([1, 2]), unsqueeze_9=bias),
+    )
+    if noted:
+        info = helper.make_tensor_value_info("unsqueeze_9", TensorProto.FLOAT, None)
+        info.metadata_props.add(
+            key="pkg.onnxscript.optimizer.folded_from", value="['table', 'index', 'view']"
+        )
+        proto.graph.value_info.append(info)
+        proto.graph.metadata_props.add(
+            key="pkg.torch.export.ExportedProgram.graph_signature",
+            value="p_t: PARAMETER target='table'\n",
+        )
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.shape == (2, 7)
+    factor = np.random.default_rng(1).normal(size=(5, 2, 4, 4)).astype("f")
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = ot.ops.sum(model(x) * factor)
+        gradient = tape.gradient(loss, weight)
+        weight.assign_sub(gradient)
+        return model(x)
+
+    y = step(X)
+    gradient = np.zeros_like(table)
+    np.add.at(gradient, index, factor.sum(0).transpose(1, 2, 0))
+    expected = (table - gradient)[index].transpose(2, 0, 1)[None]
+    np.testing.assert_allclose(y, X[:, None, None] + expected, rtol=1e-4, atol=1e-5)
+    written = onnx.load(model.save_onnx(tmp_path / "out.onnx"))
+    array = onnx.numpy_helper.to_array(written.graph.initializer[1])
+    np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
+    assert len(np.unique(array)) == table.size

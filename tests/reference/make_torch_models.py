@@ -27,6 +27,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 FOLDER = Path(__file__).parent / "torch_models"
+CALL = "pkg.torch.onnx.fx_node"
 BATCH, LENGTH = torch.export.Dim("batch"), torch.export.Dim("length", max=30)
 IMAGES = ((3, 2, 8, 8), {0: BATCH})
 TOKENS = ((3, 7), {0: BATCH, 1: LENGTH})
@@ -126,6 +127,27 @@ class Attention(nn.Module):
         return self.last(functional.silu(y.transpose(1, 2).flatten(2)))
 
 
+class Positions(nn.Module):
+    """A row of padding, a code of positions that is fixed, and a table of relative ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        places, rates = torch.arange(7)[:, None], 10000 ** -(torch.arange(4) / 4)
+        code = torch.cat([torch.sin(places * rates), torch.cos(places * rates)], 1)
+        self.embed = nn.Embedding(11, 8, padding_idx=0)
+        self.fixed = nn.Parameter(code, requires_grad=False)
+        self.table = nn.Parameter(torch.randn(13, 2))
+        self.project, self.last = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        h = self.embed(x) + self.fixed
+        q, k, v = self.project(h).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        places = torch.arange(7)
+        bias = self.table[places[:, None] - places + 6].permute(2, 0, 1)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / 2 + bias[None], -1)
+        return self.last((weights @ v).transpose(1, 2).flatten(2))
+
+
 class Logits(nn.Module):
     """A model of transformers that takes tokens and gives its logits."""
 
@@ -181,6 +203,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, Any], dict[str, Any]
     "llama": (llama, TOKENS, {"opset_version": 20}),
     "graph": (Graph, ((5, 4), {}), {"opset_version": 17}),
     "branches": (Branches, ((5, 3, 4), {1: BATCH}), {"opset_version": 22}),
+    "positions": (Positions, (TOKENS[0], {0: BATCH}), {"opset_version": 19}),
     "attention": (Attention, ((3, 5, 8), {0: BATCH, 1: LENGTH}), {"opset_version": 24}),
 }
 
@@ -192,7 +215,8 @@ def make(name: str, folder: Path) -> None:
     model = build().eval()
     with torch.no_grad():
         # Freshly made weights are equal in part, which exporters make use of; trained ones are not.
-        for parameter in [*model.parameters(), *(b for b in model.buffers() if b.ndim)]:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for parameter in [*trained, *(b for b in model.buffers() if b.ndim)]:
             if parameter.is_floating_point() and not parameter.isinf().any():
                 parameter.add_(torch.rand_like(parameter) * 0.1 + 0.01)
     x = torch.randint(0, 11, shape) if "tokens" in _kind(shape) else torch.randn(shape)
@@ -225,12 +249,17 @@ def make(name: str, folder: Path) -> None:
 
 
 def strip(path: Path) -> None:
-    """Remove what the exporter notes on nodes: stack traces, with the paths of this machine."""
+    """Remove what the exporter notes on nodes: stack traces, with the paths of this machine.
+
+    The calls of embeddings stay; they say which row is padding.
+    """
     model = onnx.load(path)
     graphs = [model.graph]
     while graphs:
         for node in graphs.pop().node:
+            notes = [n for n in node.metadata_props if n.key == CALL and "embedding" in n.value]
             del node.metadata_props[:]
+            node.metadata_props.extend(notes)
             graphs.extend(a.g for a in node.attribute if a.HasField("g"))
     onnx.save(model, path)
 
