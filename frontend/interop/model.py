@@ -32,9 +32,8 @@ from onnxtape.interop.limits import Budget
 from onnxtape.interop.lora import Adaptable, Adapter, apply_adapters, variables_of
 from onnxtape.interop.origins import (
     Origins,
-    Repetition,
     filled_weights,
-    find_repetition,
+    find_repetitions,
     find_ties,
     is_position_code,
 )
@@ -120,14 +119,15 @@ class OnnxModel(Adaptable, Model):
         reached = reached_by_gradients(self._nodes, self.output_names, constants)
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}
         self._weights: dict[str, Variable] = {}
-        self._repetitions: dict[str, Repetition] = {}
+        self._repetitions: dict[str, npt.NDArray[np.int64]] = {}
         for key, array in floating.items():
             if key not in self._ties:
                 parameter = self._origins.is_parameter(key) is not False
                 trained = key in reached and parameter and not is_position_code(array)
-                found = find_repetition(array) if self._origins.is_computed(key) else None
-                if trained and found is not None:
-                    array, self._repetitions[key] = found
+                if trained and self._origins.is_computed(key):
+                    first = find_repetitions(array)
+                    if first is not None:
+                        self._repetitions[key] = first
                 self._weights[key] = Variable(array, trained, key)
         self._nodes = [n for n in self._nodes if n.outputs[0] not in constants]
         # Now, so that a trace knows the shapes that they say.
@@ -165,10 +165,8 @@ class OnnxModel(Adaptable, Model):
         values: dict[str, Any] = {name: B.constant(a) for name, a in self._constants.items()}
         values.update(self._weights)
         apply_adapters(self._adapters, values)
-        for key, repetition in self._repetitions.items():
-            distinct = convert_to_tensor(values[key])
-            columns = B.op("Gather", distinct, repetition.columns, axis=1)
-            values[key] = ops.reshape(columns, repetition.shape)
+        for key, first in self._repetitions.items():
+            values[key] = B.op("Gather", ops.reshape(values[key], [-1]), first)
         for key, tie in self._ties.items():
             weight = values[tie.to]
             values[key] = ops.transpose(weight) if tie.transposed else weight
@@ -227,8 +225,8 @@ class OnnxModel(Adaptable, Model):
         Adapters are merged into them.
         """
         found = {name: variable.numpy() for name, variable in self._weights.items()}
-        for name, repetition in self._repetitions.items():
-            found[name] = repetition.of(found[name])
+        for name, first in self._repetitions.items():
+            found[name] = found[name].reshape(-1)[first]
         for name, adapter in self._adapters.items():
             found[name] = adapter.added_to(found[name])
         for name, tie in self._ties.items():

@@ -254,35 +254,22 @@ def _key(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
     return array.shape, array.dtype.str, digest
 
 
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """How an array is made of a smaller one, which is `distinct`: its columns, several times each.
-
-    Attributes:
-        columns: which column stands at each place.
-        shape: of the array; the columns run over all axes but the last two.
-    """
-
-    columns: npt.NDArray[np.int64]
-    shape: tuple[int, ...]
-
-    def of(self, distinct: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array."""
-        return distinct[:, self.columns].reshape(self.shape)
-
-
-def find_repetition(
-    array: npt.NDArray[Any],
-) -> tuple[npt.NDArray[Any], Repetition] | None:
-    """What an array of rank 3 or more repeats along its last two axes, each column twice or more.
+def find_repetitions(array: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
+    """Where each element of an array is found first, if its columns are there twice or more.
 
     Exporters compute biases of relative positions, which many pairs of places share, from the table
     that is the parameter. What they share must go on being one weight.
+
+    Returns:
+        For an array of rank 3 or more, numbers of its elements in its shape: an element's own, or
+        that of the same one in an equal column before. Columns run over all axes but the last two.
+        None where there is less to share than half of it.
     """
     if array.ndim < 3 or array.size == 0:
         return None
     rows = array.reshape(-1, array.shape[-2] * array.shape[-1])
-    distinct, columns = np.unique(rows, axis=1, return_inverse=True)
-    if not 1 < distinct.shape[1] <= rows.shape[1] // 2:
+    _, first, which = np.unique(rows, axis=1, return_index=True, return_inverse=True)
+    if not 1 < len(first) <= rows.shape[1] // 2:
         return None
-    return np.ascontiguousarray(distinct), Repetition(columns.reshape(-1), array.shape)
+    numbers = np.arange(array.size).reshape(rows.shape)
+    return numbers[:, first[which.reshape(-1)]].reshape(array.shape)
