@@ -28,6 +28,7 @@ pytestmark = pytest.mark.js
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = ROOT / "js" / "node_modules"
+PACKAGES = ("onnxruntime-node", "onnxruntime-web", "typescript")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 DTYPES = (
     *("float32", "float64", "float16", "int64", "int32", "int16", "int8"),
@@ -39,8 +40,8 @@ def missing(*, browser: bool) -> str | None:
     """What of the things that the tests need is not here."""
     if shutil.which("node") is None:
         return "there is no node (18 or later)"
-    if not (MODULES / "onnxruntime-node").is_dir() or not (MODULES / "onnxruntime-web").is_dir():
-        return "ONNX Runtime's packages are not in js/node_modules: `make test-js` installs them"
+    if not all((MODULES / name).is_dir() for name in PACKAGES):
+        return f"{', '.join(PACKAGES)} are not in js/node_modules: `make test-js` installs them"
     return "there is no chromium" if browser and CHROMIUM is None else None
 
 
@@ -161,6 +162,18 @@ def run_node(script: str, fixture: Path, *, seconds: float = 100, **environment:
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "# pass 0" not in done.stdout
+
+
+def test_declarations() -> None:
+    """TypeScript lets a program through that uses everything, and none of the mistakes in it."""
+    require()
+    done = subprocess.run(
+        [MODULES / ".bin" / "tsc", "--project", HERE / "tsconfig.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_state_files(fixture: Path) -> None:
