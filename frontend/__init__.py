@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         layers,
         losses,
         metrics,
+        mixed_precision,
         ops,
         optimizers,
         random,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         run_functions_eagerly,
     )
     from onnxtape.custom_gradients import custom_gradient
+    from onnxtape.devices import device, set_default_device
     from onnxtape.drawing import plot_model, plot_step
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
@@ -42,6 +44,12 @@ if TYPE_CHECKING:
         from_torch,
         load_onnx,
         load_training_info,
+    )
+    from onnxtape.mixed_precision import (
+        DTypePolicy,
+        dtype_policy,
+        set_dtype_policy,
+        set_mixed_precision,
     )
     from onnxtape.models import Model, Sequential
     from onnxtape.ops import cond, fori_loop, scan, stop_gradient, while_loop
@@ -70,12 +78,14 @@ _MODULES = (
     "layers",
     "losses",
     "metrics",
+    "mixed_precision",
     "ops",
     "optimizers",
     "random",
     "regularizers",
 )
 _MEMBERS = {
+    "DTypePolicy": "mixed_precision",
     "FallbackWarning": "errors",
     "GradientTape": "tape",
     "Input": "functional",
@@ -86,6 +96,8 @@ _MEMBERS = {
     "TrainingSession": "runtime",
     "Variable": "variable",
     "custom_gradient": "custom_gradients",
+    "device": "devices",
+    "dtype_policy": "mixed_precision",
     "export_training_info": "interop",
     "from_keras": "interop",
     "from_torch": "interop",
@@ -110,11 +122,15 @@ _MEMBERS = {
     "restore_checkpoint": "state",
     "run_functions_eagerly": "compiled_function",
     "save_checkpoint": "state",
+    "set_default_device": "devices",
+    "set_dtype_policy": "mixed_precision",
+    "set_mixed_precision": "mixed_precision",
     "set_seed": "random",
     "stop_gradient": "ops",
 }
 
 __all__ = [
+    "DTypePolicy",
     "FallbackWarning",
     "GradientTape",
     "Input",
@@ -134,6 +150,8 @@ __all__ = [
     "custom_gradient",
     "data",
     "debugging",
+    "device",
+    "dtype_policy",
     "errors",
     "export_training_info",
     "fori_loop",
@@ -150,6 +168,7 @@ __all__ = [
     "load_training_info",
     "losses",
     "metrics",
+    "mixed_precision",
     "ops",
     "optimizers",
     "plot_model",
@@ -161,6 +180,9 @@ __all__ = [
     "run_functions_eagerly",
     "save_checkpoint",
     "scan",
+    "set_default_device",
+    "set_dtype_policy",
+    "set_mixed_precision",
     "set_seed",
     "stop_gradient",
     "value_and_grad",

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxtape import nest
 from onnxtape.compiler.dims import Shape
+from onnxtape.devices import lies_on_device, taken
 from onnxtape.engine import NumberTensor, ort_value
 from onnxtape.runtime import values
 from onnxtape.signature import Identity, TensorSpec
@@ -186,8 +187,10 @@ class Recent:
         return matched
 
 
-def array_of(leaf: Any) -> np.ndarray[Any, Any]:
-    """An array of another library, NumPy scalars included."""
+def array_of(leaf: Any) -> Any:
+    """An array of another library, NumPy scalars included; on a device, a tensor where it lies."""
+    if lies_on_device(leaf):
+        return Tensor._from_ort(taken(leaf))
     if hasattr(leaf, "__dlpack__") and not hasattr(leaf, "__array__"):
         return np.from_dlpack(leaf)
     return np.asarray(leaf)

@@ -19,8 +19,10 @@ from onnxtape.compiler.errors import Provenance, located
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.schedule import schedule_updates
+from onnxtape.devices import Place, Places, place_of_state
 from onnxtape.errors import ExecutionError, InputError
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
+from onnxtape.runtime.placement import Placement, placement
 from onnxtape.runtime.providers import primary_provider
 from onnxtape.runtime.session import create_session
 from onnxtape.runtime.step import CompiledStep, StateBinding
@@ -49,9 +51,15 @@ class ConcreteFunction:
         self.inputs: list[InputSpec] = traced.inputs
         self.output_names: list[str] = traced.output_names
         self.state: list[StateEntry] = traced.state
+        if providers is None:
+            place = place_of_state([v._tensor._ort for v in traced.variables])
+        else:
+            place = Place(providers)
+            Places.use(place)
+        self._place = place
         # A function that computes nothing has no graph to open.
         try:
-            self._step = _compile(traced, providers) if traced.raw.graph.outputs else None
+            self._step = _compile(traced, place) if traced.raw.graph.outputs else None
         except ExecutionError as error:
             raise _explained(error, traced) from None
         self._bound_at = -1
@@ -73,6 +81,18 @@ class ConcreteFunction:
     def in_place_count(self) -> int:
         """How many state entries are updated in their own buffer."""
         return 0 if self._step is None else self._step.in_place_count
+
+    def placement(self) -> Placement:
+        """Which execution provider runs which node, with the user's lines that they stem from.
+
+        `placement().on_cpu` is what fell to the CPU where another provider was asked for.
+
+        Raises:
+            ExecutionError: ONNX Runtime is older than 1.24.
+        """
+        lines = {node.name: _line(node) for node in self.traced.model.graph.all_nodes()}
+        nodes = placement(self.model.SerializeToString(), self._place.providers)
+        return Placement([node._replace(place=lines.get(node.name, "")) for node in nodes])
 
     def __call__(self, *args: Any) -> Any:
         """Run on the batch inputs, in order.
@@ -141,18 +161,24 @@ def packs_updates(traced: TracedStep, providers: Providers) -> bool:
     return bool(traced.passes) and primary_provider(providers) == "cpu"
 
 
-def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
+def _line(node: ir.Node) -> str:
+    place = Provenance.from_metadata(node.metadata_props)
+    return f"{place.file}:{place.line}" if place.file else ""
+
+
+def _compile(traced: TracedStep, place: Place) -> CompiledStep:
     """Open a session for the step.
 
     ONNX Runtime optimizes the graph once and hands it back; that graph is put into an order in
     which state can be overwritten, and is then run as it stands. (An order chosen before ONNX
     Runtime's own rewrites would prove nothing.) Later processes find it in the cache on disk.
     """
+    providers = place.providers
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
     in_place: frozenset[str] = frozenset()
     packed: list[Block] = []
-    if outputs:
-        made = _ready_to_run(traced, outputs, providers)
+    made = _ready_to_run(traced, outputs, providers) if outputs else None
+    if made is not None:
         in_place = frozenset(made.notes["in_place"])
         packed = [Block(**block) for block in made.notes["blocks"]]
         session = create_session(made.model, providers, optimize=False, in_order=True)
@@ -176,13 +202,15 @@ def _compile(traced: TracedStep, providers: Providers) -> CompiledStep:
         traced.output_names,
         state,
         bound_blocks(packed, session, traced),
+        place.device,
     )
 
 
 def _ready_to_run(
     traced: TracedStep, outputs: Mapping[str, str], providers: Providers
-) -> CachedGraph:
-    """The step's graph, optimized and in order, from the cache if it has been made before."""
+) -> CachedGraph | None:
+    """The step's graph, optimized and in order, from the cache if it has been made before; None
+    where it cannot be had."""
     cache = graph_cache()
     if cache is None:
         return _optimized(traced, outputs, providers)
@@ -197,22 +225,37 @@ def _ready_to_run(
     found = cache.load(key)
     if found is None:
         found = _optimized(traced, outputs, providers)
-        cache.store(key, found)
+        if found is not None:
+            cache.store(key, found)
     return found
 
 
-def _optimized(traced: TracedStep, outputs: Mapping[str, str], providers: Providers) -> CachedGraph:
-    model = ir.to_proto(traced.model).SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
-        path = Path(folder) / "optimized.onnx"
-        # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
-        create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
-        optimized = ir.load(path)
-        blocks: list[Block] = []
-        if packs_updates(traced, providers):
-            in_place, blocks = schedule_packed(optimized, outputs)
-        else:
-            in_place = schedule_updates(optimized, outputs)
-        scheduled = ir.to_proto(optimized).SerializeToString()
+def _optimized(
+    traced: TracedStep, outputs: Mapping[str, str], providers: Providers
+) -> CachedGraph | None:
+    optimized = _optimized_model(ir.to_proto(traced.model).SerializeToString(), providers)
+    if optimized is None:
+        return None
+    blocks: list[Block] = []
+    if packs_updates(traced, providers):
+        in_place, blocks = schedule_packed(optimized, outputs)
+    else:
+        in_place = schedule_updates(optimized, outputs)
+    scheduled = ir.to_proto(optimized).SerializeToString()
     notes = {"in_place": sorted(in_place), "blocks": [asdict(block) for block in blocks]}
     return CachedGraph(scheduled, notes)
+
+
+def _optimized_model(model: bytes, providers: Providers) -> ir.Model | None:
+    """The graph that ONNX Runtime makes of a step; None where that cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="onnxtape-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        try:
+            # Equal nodes that are left by now are left on purpose: see `ot.recompute`.
+            create_session(model, providers, merge_equal=False, threads=1, optimized_path=path)
+        except ExecutionError as error:
+            # Some providers compile parts of the graph to something that ONNX has no form for.
+            if "compiled nodes" not in str(error):
+                raise
+            return None
+        return ir.load(path)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from onnxtape.runtime import errors as runtime_errors
 if TYPE_CHECKING:
     from types import FrameType
 
+    from onnxtape.devices import Place
     from onnxtape.symbolic import SymbolicContext
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
@@ -38,6 +39,10 @@ class _State(threading.local):
         self.tapes: list[GradientTape] = []
         self.layers: list[str] = []
         self.phase: Phase = "forward"
+        # What `ot.device` has set.
+        self.place: Place | None = None
+        # What the layer that is called reads its weights in, under mixed precision.
+        self.autocast: np.dtype[Any] | None = None
         # Set while a variable's initial value is made: see `random`.
         self.initializing = False
         # Of the blocks being recorded for recomputation, or recomputed; outermost first.

@@ -11,8 +11,9 @@ from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import Provenance, located
 from onnxtape.context import Numerics, provenance
-from onnxtape.engine import executor
+from onnxtape.devices import executor_for
 from onnxtape.errors import NumericsError
+from onnxtape.runtime.devices import fetch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,10 +72,10 @@ def run_checked(traced: TracedStep, inputs: Sequence[Any]) -> list[Any]:
     for node in graph:
         operands = [None if x is None else known[id(x)] for x in node.inputs]
         if graphs_in(node):
-            made = run_with_subgraphs(node, known)
+            made: Sequence[Any] = run_with_subgraphs(node, known)
         else:
             attributes = record_of(node).attributes
-            made = executor().run(node.op_type, operands, attributes, len(node.outputs))
+            made = executor_for(operands).run(node.op_type, operands, attributes, len(node.outputs))
         for output, value in zip(node.outputs, made, strict=True):
             known[id(output)] = value
             if not _is_finite(value) and all(x is None or _is_finite(x) for x in operands):
@@ -149,13 +150,9 @@ def check_eager(op_type: str, inputs: Sequence[Any], results: Sequence[Any]) -> 
 
 
 def _is_finite(value: Any) -> bool:
-    from onnxtape.runtime import values
-
-    array = values.to_numpy(value)
+    array = fetch(value)
     return not is_floating(array.dtype) or bool(np.isfinite(array).all())
 
 
 def _kind(value: Any) -> str:
-    from onnxtape.runtime import values
-
-    return "a NaN" if np.isnan(values.to_numpy(value)).any() else "an infinity"
+    return "a NaN" if np.isnan(fetch(value)).any() else "an infinity"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
 from onnxtape.compiler.dtypes import DType, is_floating
 from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
-from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.target import CPU, Target
+from onnxtape.devices import OPSET as OPSET
+from onnxtape.devices import Places, current, executor_for, lies_on_device, taken
 from onnxtape.errors import (
     DtypeError,
     ExecutionError,
@@ -30,9 +30,8 @@ from onnxtape.errors import (
 from onnxtape.tensor import SymbolicDim, Tensor
 
 if TYPE_CHECKING:
+    from onnxtape.runtime.eager import EagerExecutor
     from onnxtape.symbolic import SymbolicContext
-
-OPSET = 21
 
 _state = context.state
 _SMALL_CONSTANT = 64
@@ -41,12 +40,9 @@ _constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
 _scalars: dict[tuple[float, float, DType], Tensor] = {}
 
 
-@functools.cache
-def executor() -> Any:
-    """The process's eager executor."""
-    from onnxtape.runtime.eager import EagerExecutor
-
-    return EagerExecutor(OPSET, lowest_opset=lowest_opset)
+def executor() -> EagerExecutor:
+    """What runs single operators on the CPU."""
+    return Places.cpu.executor
 
 
 def ort_value(tensor: Tensor) -> Any:
@@ -101,7 +97,8 @@ def _run(
 ) -> tuple[Tensor, ...]:
     values = [None if x is None else (x._ort or ort_value(x)) for x in inputs]
     try:
-        results = executor().run(op_type, values, attributes, outputs)
+        runs = executor_for(values) if Places.several else Places.cpu.executor
+        results = runs.run(op_type, values, attributes, outputs)
     except ExecutionError as error:
         raise _explained(op_type, inputs, error) from None
     if context.Numerics.check:
@@ -162,7 +159,9 @@ class TensorBuilder(Builder[Tensor]):
 
     @property
     def target(self) -> Target:
-        return CPU if _state.symbolic is None else _state.symbolic.builder.target
+        if _state.symbolic is not None:
+            return _state.symbolic.builder.target
+        return Target(current().provider) if Places.several else CPU
 
     def emit(
         self,
@@ -350,6 +349,8 @@ def _as_tensor(x: Any, dtype: npt.DTypeLike | None) -> Tensor:
         from onnxtape import ops
 
         return ops.stack([convert_to_tensor(e, dtype) for e in x])
+    if lies_on_device(x):
+        return Tensor._from_ort(taken(x))
     if hasattr(x, "__array__") and not isinstance(x, (np.ndarray, np.generic)):
         x = np.asarray(x)
     elif hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray):

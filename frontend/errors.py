@@ -14,6 +14,7 @@ from onnxtape.runtime.errors import (
     NumericsError,
     OnnxtapeRuntimeError,
     ProviderError,
+    ProviderFallbackWarning,
 )
 
 
@@ -72,6 +73,7 @@ __all__ = [
     "NumericsError",
     "OnnxtapeRuntimeError",
     "ProviderError",
+    "ProviderFallbackWarning",
     "ShapeError",
     "TracingError",
     "VariableError",

@@ -13,7 +13,7 @@ from onnxtape.compiler import dtypes
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import DimensionError, TracingError
 from onnxtape.operators import ArrayMethods, Operators
-from onnxtape.runtime import values
+from onnxtape.runtime import devices
 
 if TYPE_CHECKING:
     from onnxtape.symbolic import SymbolicContext
@@ -114,7 +114,7 @@ class Tensor(ArrayMethods):
     # Its value ----------------------------------------------------------------------------------
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The value as a read-only NumPy array, without a copy on the CPU.
+        """The value as a read-only NumPy array: copied from a device, not copied on the CPU.
 
         Raises:
             TracingError: the tensor is symbolic.
@@ -122,7 +122,7 @@ class Tensor(ArrayMethods):
         if self._symbolic is not None:
             self._no_value("its value was asked for")
         if self._array is None:
-            self._array = values.to_numpy(self._ort)
+            self._array = devices.fetch(self._ort)
         view = self._array.view()
         view.flags.writeable = False
         return view
@@ -148,11 +148,16 @@ class Tensor(ArrayMethods):
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self._symbolic is not None:
             self._no_value("DLPack asked for its value")
+        if self._ort is not None and devices.kind_of(self._ort) != "cpu":
+            # Of a copy: whoever takes the memory may write to it, or keep it while a step does.
+            return devices.duplicate(self._ort).to_dlpack()
         # Consumers of older protocol versions cannot be told that memory is read-only.
         array = self.numpy() if kwargs.get("max_version") else np.array(self.numpy())
         return array.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
+        if self._ort is not None and devices.kind_of(self._ort) == "cuda":
+            return (2, devices.number_of("cuda"))
         return (1, 0)
 
     def __copy__(self) -> Self:
@@ -172,7 +177,7 @@ class Tensor(ArrayMethods):
     def __float__(self) -> float:
         if self._symbolic is not None:
             self._no_value("float() was called")
-        return float(values.to_numpy(self._ort) if self._array is None else self._array)
+        return float(devices.fetch(self._ort) if self._array is None else self._array)
 
     def __int__(self) -> int:
         if self._symbolic is not None:

@@ -11,6 +11,7 @@ from onnxtape import context
 from onnxtape.arguments import Arguments
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.target import Target
+from onnxtape.devices import Place, current
 from onnxtape.errors import ExecutionError, TracingError
 from onnxtape.input_signature import InputSignature
 from onnxtape.signature import Family, generalize, mismatch
@@ -177,7 +178,6 @@ class Traces:
         self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
     ) -> ConcreteFunction:
         from onnxtape.concrete import ConcreteFunction
-        from onnxtape.runtime.providers import primary_provider
         from onnxtape.tracing import InputSpec, trace
 
         specs = [
@@ -190,7 +190,8 @@ class Traces:
 
         self.count += 1
         try:
-            target = Target(primary_provider(self._providers))
+            place = current() if self._providers is None else Place(self._providers)
+            target = Target(place.provider)
             may_create = not self._has_compiled
             traced = trace(self._name, specs, call, may_create=may_create, target=target)
             concrete = ConcreteFunction(traced, self._providers)

@@ -9,15 +9,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context
+from onnxtape import context, devices
 from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.dtypes import is_floating
 from onnxtape.compiler.errors import located
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import TracingError, VariableError
 from onnxtape.operators import ArrayMethods
+from onnxtape.runtime.devices import duplicate, fetch, kind_of
 from onnxtape.tensor import Tensor, as_array
 
 Role = Literal["parameter", "buffer", "optimizer", "metric", "generator"]
+
+#: The roles of what layers compute with. Metrics and optimizers always keep their precision.
+_OF_LAYERS = ("parameter", "buffer")
 
 _state = context.state
 
@@ -58,8 +63,6 @@ class Variable(ArrayMethods):
         *,
         role: Role | None = None,
     ) -> None:
-        from onnxtape.runtime import values
-
         with context.initializing():
             initial = value() if callable(value) else value
             if isinstance(initial, (Tensor, Variable)):
@@ -74,10 +77,12 @@ class Variable(ArrayMethods):
         self.name = name or "variable"
         self.path = self.name
         self.trainable = trainable
+        #: Whether a layer under mixed precision reads it in 16 bits.
+        self.autocast = True
         self.role: Role = role or ("parameter" if trainable else "buffer")
         self._dtype = array.dtype
         self._shape = array.shape
-        self._set(values.copy_from_numpy(array))
+        self._set(devices.current().put(array))
         if _state.symbolic is not None:
             _state.symbolic.created(self)
 
@@ -108,16 +113,20 @@ class Variable(ArrayMethods):
             tensor = readings.read(self, tensor)
         for tape in _state.tapes:
             tape._read(self, tensor)
+        if _state.autocast is not None and self._is_autocast:
+            return B.cast(tensor, _state.autocast)
         return tensor
+
+    @property
+    def _is_autocast(self) -> bool:
+        return self.autocast and self.role in _OF_LAYERS and is_floating(self._dtype)
 
     def numpy(self) -> npt.NDArray[Any]:
         """A copy of the current value."""
         if _state.symbolic is not None:
             return self.value.numpy()
-        from onnxtape.runtime import values
-
         # Not through the tensor, which would remember the view and so pin its memory.
-        return np.array(values.to_numpy(self._tensor._ort))
+        return np.array(fetch(self._tensor._ort))
 
     def assign(self, value: Any) -> Variable:
         """Set the value. Gradients do not flow through: a tape sees the next reading as a new one.
@@ -143,23 +152,32 @@ class Variable(ArrayMethods):
         elif not recorded and (
             tensor._ort is not None and tensor._array is None and tensor._variable is None
         ):
+            if devices.Places.several:
+                tensor = self._beside(tensor)
             # Computed by an operation. Whoever else holds this tensor shows in its references.
             tensor._variable = self
             self._tensor = tensor
             Changes.note()
         else:
-            from onnxtape.runtime import values
-
-            self._set(values.copy_from_numpy(tensor.numpy()))
+            self._set(devices.place_on(kind_of(self._tensor._ort)).put(tensor.numpy()))
         return self
 
     def assign_add(self, value: Any) -> Variable:
         """Add to the value."""
-        return self.assign(self.value + convert_to_tensor(value, self._dtype))
+        return self.assign(self._exact + convert_to_tensor(value, self._dtype))
 
     def assign_sub(self, value: Any) -> Variable:
         """Subtract from the value."""
-        return self.assign(self.value - convert_to_tensor(value, self._dtype))
+        return self.assign(self._exact - convert_to_tensor(value, self._dtype))
+
+    @property
+    def _exact(self) -> Tensor:
+        """`value` in the variable's own dtype, whatever the layer computes in."""
+        autocast, _state.autocast = _state.autocast, None
+        try:
+            return self.value
+        finally:
+            _state.autocast = autocast
 
     def _check_shape(self, tensor: Tensor) -> None:
         given = B.shape(tensor)
@@ -180,6 +198,11 @@ class Variable(ArrayMethods):
 
     # Where the value lives: see `runtime.step.StateCell` -----------------------------------------
 
+    def _beside(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device that the value lies on."""
+        ort = devices.beside(tensor._ort, self._tensor._ort)
+        return tensor if ort is tensor._ort else Tensor._from_ort(ort)
+
     def _set(self, ort: Any) -> None:
         """Take over an OrtValue that nobody else holds."""
         self._tensor = Tensor._from_ort(ort)
@@ -194,9 +217,7 @@ class Variable(ArrayMethods):
         """The OrtValue that holds the value, safe to overwrite: if others hold it, it is left to
         them and copied for us."""
         if not self._is_exclusive():
-            from onnxtape.runtime import values
-
-            self._set(values.copy_from_numpy(values.to_numpy(self._tensor._ort)))
+            self._set(duplicate(self._tensor._ort))
         return self._tensor._ort
 
     # A copy (also deep, or pickled) is a variable of its own, with memory of its own.
@@ -205,10 +226,8 @@ class Variable(ArrayMethods):
         return {**self.__dict__, "_tensor": self.numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from onnxtape.runtime import values
-
         self.__dict__.update(state)
-        self._set(values.copy_from_numpy(state["_tensor"]))
+        self._set(devices.current().put(state["_tensor"]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self.numpy(), dtype=dtype)

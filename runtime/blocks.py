@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxtape.runtime.devices import CPU, copy, fetch, is_on
 from onnxtape.runtime.values import bindings, to_numpy
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Block:
         if len(self.cells) == 1:
             value = self.cells[0].exclusive()
             if self.flat is None or value is not self.values[0]:
+                if not is_on(value, CPU):
+                    value = copy(value, CPU)
+                    self.cells[0].replace(value)
                 self.values = [value]
                 self.flat = to_numpy(value).reshape(-1)
         elif self.flat is None or any(
@@ -78,7 +82,7 @@ class Block:
         self.flat = raw[offset : offset + self.size * 4].view(np.float32)
         self.values = []
         for cell, start in zip(self.cells, self.starts, strict=True):
-            old = to_numpy(cell.current())
+            old = fetch(cell.current())
             self.flat[start : start + old.size] = old.reshape(-1)
             value = view_of(self.flat, start, old.shape)
             cell.replace(value)

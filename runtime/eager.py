@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onnxtape.runtime.devices import CPU, Device, fetch, moved, put
 from onnxtape.runtime.dtypes import name_of
 from onnxtape.runtime.errors import ExecutionError
 from onnxtape.runtime.providers import Providers
 from onnxtape.runtime.session import create_session, execution_error
-from onnxtape.runtime.values import copy_from_numpy, to_numpy
+from onnxtape.runtime.values import bindings, ort_device
 
 #: Operators whose work is worth a thread pool of their own; the others run on the caller's thread.
 _HEAVY = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"))
@@ -36,6 +37,7 @@ class EagerExecutor:
         lowest_opset: gives the one that an operator needs: its name, `opset`, the names of its
             attributes, the numbers of its inputs and outputs.
         providers: see `runtime.providers.resolve_providers`.
+        device: results stay on it; None leaves them to ONNX Runtime, which brings them to the CPU.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class EagerExecutor:
         opset: int = 21,
         providers: Providers = None,
         lowest_opset: Callable[[str, int, Iterable[str], int, int], int] | None = None,
+        device: Device | None = None,
     ) -> None:
         self._opset = opset
         self._lowest_opset = lowest_opset
         self._providers = providers
+        self._device = device
         self._kernels: dict[Any, _Kernel] = {}
 
     @property
@@ -107,23 +111,26 @@ class EagerExecutor:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return _ReferenceKernel(op_type, model)
+            return _ReferenceKernel(op_type, model, self._device)
+        if self._device is not None:
+            return _BoundKernel(op_type, session, types, outputs, self._device)
         return _SessionKernel(op_type, session, types, outputs)
 
 
 def run_graph(model: bytes, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
-    """Run a serialized graph once.
+    """Run a serialized graph once, on the CPU.
 
     Args:
-        feeds: OrtValues by the names of the inputs.
+        feeds: OrtValues by the names of the inputs, from any device.
         outputs: names.
 
     Raises:
         ExecutionError: ONNX Runtime refused the graph or its inputs; the message holds its reason.
     """
     session = create_session(model, threads=1)
+    given = {name: moved(value, CPU) for name, value in feeds.items()}
     try:
-        results = session._sess.run_with_ort_values(dict(feeds), list(outputs), None)
+        results = session._sess.run_with_ort_values(given, list(outputs), None)
     except Exception as error:
         raise execution_error(error, "a graph failed") from None
     return [results[i] for i in range(len(outputs))]
@@ -150,20 +157,50 @@ class _SessionKernel:
         return results
 
 
+class _BoundKernel:
+    """A session whose results are made, and stay, on a device."""
+
+    __slots__ = ("_device", "_names", "_op_type", "_outputs", "session")
+
+    def __init__(
+        self, op_type: str, session: Any, types: Sequence[int | None], outputs: int, device: Device
+    ) -> None:
+        self.session = session
+        self._op_type = op_type
+        self._names = [f"x{i}" for i in range(len(types))]
+        self._outputs = [f"y{i}" for i in range(outputs)]
+        self._device = ort_device(*device)
+
+    def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        io = bindings().SessionIOBinding(self.session._sess)
+        try:
+            for name, value in zip(self._names, inputs, strict=True):
+                if value is not None:
+                    io.bind_ortvalue_input(name, value)
+            for name in self._outputs:
+                io.bind_output(name, self._device)
+            self.session._sess.run_with_iobinding(io, None)
+        except Exception as error:
+            raise execution_error(error, f"{self._op_type} failed") from None
+        results: Sequence[Any] = io.get_outputs()
+        return results
+
+
 class _ReferenceKernel:
-    def __init__(self, op_type: str, model: Any) -> None:
+    def __init__(self, op_type: str, model: Any, device: Device | None) -> None:
         from onnx.reference import ReferenceEvaluator
 
         self._op_type = op_type
+        self._device = device or CPU
         self._evaluator = ReferenceEvaluator(model)
 
     def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        feeds = {f"x{i}": to_numpy(x) for i, x in enumerate(inputs) if x is not None}
+        feeds = {f"x{i}": fetch(x) for i, x in enumerate(inputs) if x is not None}
         try:
             results = self._evaluator.run(None, feeds)
         except Exception as error:
             raise ExecutionError(f"{self._op_type} failed: {error}") from error
-        return [copy_from_numpy(np.asarray(r)) for r in results]
+        return [put(np.asarray(r), self._device) for r in results]
 
 
 def _freeze(attributes: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -11,6 +11,10 @@ class ProviderError(OnnxtapeRuntimeError):
     """ONNX Runtime, or the execution provider that was asked for, is not there."""
 
 
+class ProviderFallbackWarning(UserWarning):
+    """An execution provider that was asked for is not used, but one that was named after it."""
+
+
 class ArtifactError(OnnxtapeRuntimeError, ValueError):
     """A folder is not an artifact, or not an intact one."""
 

@@ -24,7 +24,10 @@ from onnxtape.runtime.providers import (
     Providers,
     ResolvedProviders,
     load_onnxruntime,
+    may_do_without,
+    plugin_devices,
     resolve_providers,
+    warn_left_out,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +109,7 @@ def create_session(
     shared_arena: bool = False,
     optimized_path: Path | None = None,
     profile_prefix: str | None = None,
+    note_placement: bool = False,
 ) -> ort.InferenceSession:
     """Open an ONNX Runtime session.
 
@@ -124,6 +128,7 @@ def create_session(
             everything else down on one that has; False is right for sessions that run now and then.
         shared_arena: take memory from the arena of the process, not from one of this session.
         optimized_path: also write the graph as optimized to this file.
+        note_placement: let the session say which provider runs each node; see `placement`.
         profile_prefix: record a profile; `end_profiling` on the session returns its path, which
             starts with this prefix.
 
@@ -148,6 +153,8 @@ def create_session(
         options.add_session_config_entry("session.use_env_allocators", "1")
     if optimized_path is not None:
         options.optimized_model_filepath = os.fspath(optimized_path)
+    if note_placement:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
@@ -156,6 +163,8 @@ def create_session(
     disabled = [] if merge_equal else ["CommonSubexpressionElimination"]
     try:
         session = _open(ort, source, options, resolved, disabled)
+    except ProviderError:
+        raise
     except Exception as error:
         if _GLOBAL_POOL_IN_USE not in str(error):
             raise execution_error(error, "ONNX Runtime cannot load this graph") from error
@@ -165,7 +174,7 @@ def create_session(
             session = _open(ort, source, options, resolved, disabled)
         except Exception as again:
             raise execution_error(again, "ONNX Runtime cannot load this graph") from again
-    _require_providers(session, resolved)
+    _require_providers(session, resolved, providers)
     return session
 
 
@@ -224,25 +233,49 @@ def _open(
     ort: Any,
     source: bytes | str,
     options: Any,
-    providers: ResolvedProviders,
+    resolved: ResolvedProviders,
     disabled: Sequence[str],
 ) -> Any:
     # Without its fallback ONNX Runtime raises at once, where it would else print to the console
     # and try again on the CPU.
-    return ort.InferenceSession(
-        source, options, providers=providers, enable_fallback=0, disabled_optimizers=disabled
-    )
+    rest: dict[str, Any] = {"enable_fallback": 0, "disabled_optimizers": disabled}
+    plugins = {name: plugin_devices(name) for name, _ in resolved}
+    if not any(plugins.values()):
+        return ort.InferenceSession(source, options, providers=resolved, **rest)
+    for name, given in resolved:
+        if plugins[name]:
+            given, devices = _chosen(plugins[name], given)
+            options.add_provider_for_devices(devices, given)
+        elif not name.startswith("CPU"):
+            options.add_provider(name, given)
+    return ort.InferenceSession(source, options, **rest)
 
 
-def _require_providers(session: Any, wanted: ResolvedProviders) -> None:
-    """ONNX Runtime leaves out a provider whose libraries cannot be loaded, without an error."""
-    missing = [name for name, _ in wanted if name not in session.get_providers()]
-    if missing:
+def _chosen(devices: list[Any], options: dict[str, str]) -> tuple[dict[str, str], list[Any]]:
+    """A plugin's devices, or the one that `device_id` counts, and the options without it."""
+    options = dict(options)
+    number = options.pop("device_id", None)
+    if number is None:
+        return options, devices[:1]
+    if int(number) >= len(devices):
         raise ProviderError(
-            f"{', '.join(missing)} could not be started on this machine, and the graph would have "
-            f"run on {', '.join(session.get_providers())} instead. Check the driver and that the "
-            "libraries this provider needs (CUDA and cuDNN for CUDAExecutionProvider) can be found."
+            f"{devices[0].ep_name} has {len(devices)} devices here, none with number {number}."
         )
+    return options, [devices[int(number)]]
+
+
+def _require_providers(session: Any, resolved: ResolvedProviders, wanted: Providers) -> None:
+    """ONNX Runtime leaves out a provider whose libraries cannot be loaded, without an error."""
+    for name, _ in resolved:
+        if name in session.get_providers():
+            continue
+        problem = (
+            "it could not be started on this machine, and ONNX Runtime does not say why. Check "
+            "its driver, and that the libraries it needs can be found"
+        )
+        if not may_do_without(wanted, name):
+            raise ProviderError(f"{name} cannot be used here: {problem}.")
+        warn_left_out(name, problem)
 
 
 def _register_shared_arena(ort: Any) -> None:

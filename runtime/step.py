@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from onnxtape.runtime.blocks import BoundBlock
+from onnxtape.runtime.devices import CPU, Device, copy, duplicate, input_devices, is_on
 from onnxtape.runtime.session import execution_error
-from onnxtape.runtime.values import bindings, copy_from_numpy, ort_device, to_numpy
+from onnxtape.runtime.values import bindings, ort_device
 
 
 class StateCell(Protocol):
@@ -27,9 +28,23 @@ class StateCell(Protocol):
 
 
 class StateBinding:
-    """How a state entry is bound: read only, in place, or between two buffers."""
+    """How a state entry is bound: read only, in place, or between two buffers.
 
-    __slots__ = ("bound", "cell", "in_place", "input_name", "output_name", "spare")
+    Attributes:
+        device: where its memory is.
+        resident: whether the session reads it there; else it is copied whenever it is bound.
+    """
+
+    __slots__ = (
+        "bound",
+        "cell",
+        "device",
+        "in_place",
+        "input_name",
+        "output_name",
+        "resident",
+        "spare",
+    )
 
     def __init__(
         self, cell: StateCell, input_name: str, output_name: str | None, *, in_place: bool
@@ -38,12 +53,24 @@ class StateBinding:
         self.input_name = input_name
         self.output_name = output_name
         self.in_place = in_place
+        self.device = CPU
+        self.resident = True
         self.bound: Any = None
         self.spare: Any = None
+
+    def located(self, value: Any) -> Any:
+        """The cell's value, which is moved to the device if it lies elsewhere."""
+        if value is not self.bound and not is_on(value, self.device):
+            value = copy(value, self.device)
+            self.cell.replace(value)
+        return value
 
 
 class CompiledStep:
     """A session together with its bound state.
+
+    State lives where the session reads it, and values that come from another device are moved there
+    once. Results are made, and stay, on `device`.
 
     Args:
         session: an `onnxruntime.InferenceSession` of the step's graph. Entries may be bound in
@@ -52,6 +79,7 @@ class CompiledStep:
         results: names of the outputs that are handed back.
         state: the state entries, but for those in blocks.
         blocks: state that the step updates in blocks, and the blocks of temporary values.
+        device: of the results.
     """
 
     def __init__(
@@ -61,6 +89,7 @@ class CompiledStep:
         results: Sequence[str],
         state: Sequence[StateBinding],
         blocks: Sequence[BoundBlock] = (),
+        device: Device = CPU,
     ) -> None:
         self.session = session
         self._inputs = list(inputs)
@@ -69,9 +98,14 @@ class CompiledStep:
         self._in_place = [s for s in state if s.output_name is not None and s.in_place]
         self._alternating = [s for s in state if s.output_name is not None and not s.in_place]
         self._blocks = list(blocks)
+        places = input_devices(session)
+        for entry in state:
+            place = places.get(entry.input_name, CPU)
+            entry.device, entry.resident = place or CPU, place is not None
+        self._copied = [s for s in (*self._read_only, *self._in_place) if not s.resident]
         self._io = bindings().SessionIOBinding(session._sess)
         self._run = session._sess.run_with_iobinding
-        self._device = ort_device()
+        self._device = ort_device(*device)
         #: The order of `get_outputs()`: outputs in the order in which they were first bound.
         for name in self._results:
             self._io.bind_output(name, self._device)
@@ -85,12 +119,12 @@ class CompiledStep:
         """Bind the state as it is now; needed before `run` whenever a cell may have changed."""
         io = self._io
         for entry in self._read_only:
-            value = entry.cell.current()
+            value = entry.located(entry.cell.current())
             if value is not entry.bound:
                 io.bind_ortvalue_input(entry.input_name, value)
                 entry.bound = value
         for entry in self._in_place:
-            value = entry.cell.exclusive()
+            value = entry.located(entry.cell.exclusive())
             if value is not entry.bound:
                 io.bind_ortvalue_input(entry.input_name, value)
                 io.bind_ortvalue_output(entry.output_name, value)
@@ -107,10 +141,12 @@ class CompiledStep:
         io = self._io
         for name, value in zip(self._inputs, inputs, strict=True):
             io.bind_ortvalue_input(name, value)
+        for entry in self._copied:
+            io.bind_ortvalue_input(entry.input_name, entry.bound)
         for entry in self._alternating:
-            value = entry.cell.current()
+            value = entry.located(entry.cell.current())
             if entry.spare is None:
-                entry.spare = copy_from_numpy(to_numpy(value))
+                entry.spare = duplicate(value)
             io.bind_ortvalue_input(entry.input_name, value)
             io.bind_ortvalue_output(entry.output_name, entry.spare)
         for name in self._results:
@@ -122,6 +158,6 @@ class CompiledStep:
         for entry in self._alternating:
             old = entry.cell.current() if entry.cell.is_exclusive() else None
             entry.cell.replace(entry.spare)
-            entry.spare = old
+            entry.bound, entry.spare = entry.spare, old
         outputs = io.get_outputs()
         return [outputs[i] for i in range(len(self._results))]

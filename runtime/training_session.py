@@ -12,8 +12,9 @@ import numpy as np
 
 from onnxtape.runtime.artifact import Artifact, read_artifact, state_specs
 from onnxtape.runtime.batches import BatchReader, as_dtype
-from onnxtape.runtime.buffers import CPU, allocate, input_devices, read, write
+from onnxtape.runtime.buffers import allocate, read, write
 from onnxtape.runtime.checkpoint import check_state, load_state, save_state, specs_of
+from onnxtape.runtime.devices import CPU, fetch, input_devices
 from onnxtape.runtime.dtypes import DTYPES, FLOATING, numpy_dtype
 from onnxtape.runtime.errors import ArtifactError, InputError, NumericsError
 from onnxtape.runtime.files import replacing
@@ -232,7 +233,7 @@ class TrainingSession:
         for entry in self.state:
             if entry.output is not None and entry.dtype in FLOATING:
                 buffer = self._buffers[entry.name][1 - self._parity]
-                values[f"new state {entry.name!r}"] = to_numpy(buffer)
+                values[f"new state {entry.name!r}"] = fetch(buffer)
         bad = [
             what
             for what, array in values.items()
@@ -265,8 +266,7 @@ def _allocate_state(
     bound_each_step = []
     for entry in entries:
         device = devices[entry.input]
-        if device is None or (device != CPU and entry.dtype == "bfloat16"):
-            # ONNX Runtime's Python has no way to copy a bfloat16 to or from another device.
+        if device is None:
             device = CPU
             bound_each_step.append(entry)
         first = allocate(entry.dtype, entry.shape, device)

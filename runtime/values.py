@@ -72,8 +72,20 @@ def copy_from_numpy(array: npt.NDArray[Any], kind: str = "cpu", index: int = 0) 
     return value
 
 
+def from_dlpack(tensor: Any) -> Any:
+    """An OrtValue of the memory of another library's tensor, where it lies, without copying.
+
+    Args:
+        tensor: has `__dlpack__`, and is contiguous.
+    """
+    return bindings().OrtValue.from_dlpack(tensor.__dlpack__())
+
+
 def to_numpy(value: Any) -> npt.NDArray[Any]:
-    """The content of an OrtValue; on the CPU a view of its memory, which the view keeps alive."""
+    """The content of an OrtValue on the CPU: a view of its memory, which the view keeps alive.
+
+    `devices.fetch` is for values that may lie elsewhere.
+    """
     if value.element_type() == _BFLOAT16_NUMBER:
         size = value.tensor_size_in_bytes()
         raw = (ctypes.c_char * size).from_address(value.data_ptr()) if size else b""

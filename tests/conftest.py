@@ -9,13 +9,28 @@ from collections.abc import Iterator
 import pytest
 
 import onnxtape as ot
-from onnxtape import debugging, naming, tracing
+from onnxtape import debugging, devices, naming, tracing
+from onnxtape.runtime.errors import OnnxtapeRuntimeError
+from onnxtape.runtime.identity import identity_model
+from onnxtape.runtime.session import create_session
 
 # Nothing from another run; tests of the cache switch it on, in a folder of their own.
 os.environ["ONNXTAPE_CACHE"] = "off"
 
 # Every trace in every test checks the graph's invariants between its passes.
 tracing.verify_passes = True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs a GPU where there is none, and say what is missing."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    try:
+        create_session(identity_model(), "cuda")
+    except OnnxtapeRuntimeError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {error}"))
 
 
 @pytest.fixture(autouse=True)
@@ -25,5 +40,6 @@ def _fresh_globals() -> Iterator[None]:
         ot.set_seed(0)
     yield
     debugging.disable_check_numerics()
+    devices.Places.reset()
     if "onnxtape.compiled_function" in sys.modules:
         ot.run_functions_eagerly(False)

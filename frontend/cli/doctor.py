@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-import ctypes.util
 import os
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from onnxtape.cli.output import print_table
+from onnxtape.runtime.cuda_setup import both_packages, cuda_problem, installed_version
+from onnxtape.runtime.errors import OnnxtapeRuntimeError, ProviderError
+from onnxtape.runtime.identity import identity_model
+from onnxtape.runtime.providers import load_onnxruntime
+from onnxtape.runtime.session import create_session, get_num_threads
 
 _PACKAGES = (
     "onnxtape",
@@ -44,16 +46,13 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings; the status is 1 where nothing can be trained."""
-    from onnxtape.runtime.errors import ProviderError
-    from onnxtape.runtime.providers import load_onnxruntime
-    from onnxtape.runtime.session import get_num_threads
-
-    versions = {name: _version(name) for name in _PACKAGES}
+    versions = {name: installed_version(name) for name in _PACKAGES}
     rows = [("python", f"{platform.python_version()} on {platform.platform()}")]
     rows += [(name, version or "not installed") for name, version in versions.items()]
     print_table("Versions", ("package", "version"), rows)
     problems = list(missing_packages(versions))
     providers: list[str] = []
+    ort = None
     try:
         ort = load_onnxruntime()
         providers = list(ort.get_available_providers())
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         problems.append(str(error))
         threads = "?"
     print(f"threads: {threads} within an operator; the process may use {cores} CPUs")
-    print(f"CUDA: {cuda_finding(versions, providers, has_driver())}")
+    print(f"CUDA: {cuda_finding(ort)}")
     for problem in problems:
         print(f"problem: {problem}")
     broken = not providers or any(versions[name] is None for name in _TO_TRAIN)
@@ -78,12 +77,8 @@ def run(options: argparse.Namespace) -> int:
 def missing_packages(versions: Mapping[str, str | None]) -> list[str]:
     """What is installed wrongly, or not at all."""
     found = []
-    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
-        found.append(
-            "both onnxruntime and onnxruntime-gpu are installed; they share one module, so that "
-            "the one installed last has overwritten the other, and removing either breaks both: "
-            "`pip uninstall onnxruntime onnxruntime-gpu`, then install one"
-        )
+    if both := both_packages():
+        found.append(both)
     absent = [name for name in (*_TO_TRAIN, *_TO_BUILD) if versions[name] is None]
     for name in absent:
         purpose = "train" if name in _TO_TRAIN else "build (not to train)"
@@ -91,69 +86,18 @@ def missing_packages(versions: Mapping[str, str | None]) -> list[str]:
     return found
 
 
-def cuda_finding(versions: Mapping[str, str | None], providers: list[str], driver: bool) -> str:
-    """Whether CUDA can be used, and else what is missing for it."""
-    if "CUDAExecutionProvider" in providers:
-        if not driver:
-            return "ONNX Runtime is built for it, but no NVIDIA driver (libcuda) is found here"
-        return f"available, {_tried()}"
-    hint = "" if driver else "; no NVIDIA driver (libcuda) is found here either"
-    if versions["onnxruntime-gpu"]:
-        return f"onnxruntime-gpu is installed, but its files were overwritten or cannot load{hint}"
-    return (
-        "this onnxruntime is not built for it: `pip uninstall onnxruntime`, then `pip install "
-        f"onnxruntime-gpu`{hint}"
-    )
+def cuda_finding(ort: Any) -> str:
+    """Whether CUDA can be used, and else what is missing for it and how to install that.
 
-
-def has_driver() -> bool:
-    """Whether NVIDIA's driver library can be loaded."""
-    name = "nvcuda.dll" if os.name == "nt" else ctypes.util.find_library("cuda") or "libcuda.so.1"
+    Args:
+        ort: the module onnxruntime; None where it cannot be imported.
+    """
+    if ort is None:
+        return "not available without onnxruntime"
+    if problem := cuda_problem(ort):
+        return f"not available: {problem}"
     try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
-
-
-def _tried() -> str:
-    """Whether a session starts on CUDA, which needs its libraries (CUDA, cuDNN) too."""
-    from onnxtape.runtime.errors import OnnxtapeRuntimeError
-    from onnxtape.runtime.session import create_session
-
-    try:
-        create_session(_IDENTITY, "cuda")
+        create_session(identity_model(), "cuda")
     except OnnxtapeRuntimeError as error:
-        return f"but it does not start: {error}"
-    return "and it starts"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(content)]) + content
-
-
-def _value(name: bytes) -> bytes:
-    shape = _field(1, b"\x08\x01")  # one dimension, of size 1
-    float_tensor = b"\x08\x01" + _field(2, shape)
-    return _field(1, name) + _field(2, _field(1, float_tensor))
-
-
-#: A model of one Identity, written by hand because the package onnx may be missing here.
-_IDENTITY = (
-    b"\x08\x0a"  # IR version 10
-    + _field(8, b"\x10\x15")  # opset 21
-    + _field(
-        7,
-        _field(1, _field(1, b"x") + _field(2, b"y") + _field(4, b"Identity"))
-        + _field(2, b"identity")
-        + _field(11, _value(b"x"))
-        + _field(12, _value(b"y")),
-    )
-)
+        return f"its libraries are here, but it does not start: {error}"
+    return "available, and it starts"

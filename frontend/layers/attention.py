@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape import random
+from onnxtape import ops, random
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.core import Dropout
@@ -73,7 +73,7 @@ class Attention(Layer):
             raise ValueError(f"{what} takes a list: [query, value] or [query, value, key]")
         if mask is not None and (not isinstance(mask, (list, tuple)) or len(mask) not in (2, 3)):
             raise ValueError(f"{what} takes masks as a list: [query mask, value mask]")
-        query, value, *rest = (convert_to_tensor(x, self.dtype) for x in inputs)
+        query, value, *rest = (convert_to_tensor(x, self.compute_dtype) for x in inputs)
         key = rest[0] if rest else value
         query_mask, value_mask = (None, None) if mask is None else mask[:2]
         scores = self._scores(query, key)
@@ -88,7 +88,7 @@ class Attention(Layer):
             lowest = 65504.0 if scores.dtype == np.float16 else 1e9
             hidden = B.op("Mul", B.op("Sub", B.cast(allowed, scores.dtype), 1.0), lowest)
             scores = B.op("Add", scores, hidden)
-        weights = B.op("Softmax", scores, axis=-1)
+        weights = ops.softmax(scores)
         result = B.op("MatMul", self._dropout_layer(weights, training=training), value)
         if query_mask is not None:
             kept = B.cast(convert_to_tensor(query_mask, BOOL), result.dtype)

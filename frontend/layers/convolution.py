@@ -110,7 +110,9 @@ class Convolution(Layer):
 
     def call(self, inputs: Any) -> Tensor:
         # Integers too: a layer computes in its own dtype.
-        result: Tensor = self.activation(self._convolve(convert_to_tensor(inputs, self.dtype)))
+        result: Tensor = self.activation(
+            self._convolve(convert_to_tensor(inputs, self.compute_dtype))
+        )
         return result
 
 

@@ -85,7 +85,7 @@ class Dense(Layer):
 
     def call(self, inputs: Any) -> Tensor:
         # Integers too: a layer computes in its own dtype.
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         rank = B.known_rank(x, f"Dense '{self.name}'")
         width = B.dim(x, -1) if rank else None
         if rank == 0 or (isinstance(width, int) and width != self.kernel.shape[0]):
@@ -173,7 +173,7 @@ class Rescaling(Layer):
         self.scale, self.offset = scale, offset
 
     def call(self, inputs: Any) -> Tensor:
-        x = ops.cast(inputs, self.dtype)
+        x = ops.cast(inputs, self.compute_dtype)
         x = ops.multiply(x, self.scale)
         return ops.add(x, self.offset) if np.any(self.offset) else x
 

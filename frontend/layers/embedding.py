@@ -65,6 +65,7 @@ class Embedding(Layer):
             name="embeddings",
             regularizer=self.embeddings_regularizer,
             constraint=self.embeddings_constraint,
+            autocast=False,
         )
         self.built = True
 
@@ -72,4 +73,5 @@ class Embedding(Layer):
         places = convert_to_tensor(inputs)
         if places.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
             places = B.cast(places, np.dtype(np.int32))
-        return B.op("Gather", self.embeddings.value, places, axis=0)
+        # Cast are the rows that are taken, not the table.
+        return B.cast(B.op("Gather", self.embeddings.value, places, axis=0), self.compute_dtype)

@@ -15,6 +15,7 @@ from onnxtape import constraints, context, initializers, nest, regularizers
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
+from onnxtape.mixed_precision import DTypePolicy, get_policy
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.random import SeedGenerator
 from onnxtape.signature import TensorSpec
@@ -43,7 +44,9 @@ class Layer:
     Args:
         name: by default the class's name in snake case, counted.
         trainable: whether its weights are.
-        dtype: of its weights; floating-point inputs are cast to it.
+        dtype: of its weights and of its computation, to which floating-point inputs are cast; or
+            the policy (`ot.DTypePolicy`, or its name) that tells both. By default the policy in
+            use, see `ot.set_mixed_precision`.
         activity_regularizer: a function of the outputs, whose value, divided by the batch size, is
             added to the losses.
     """
@@ -56,12 +59,12 @@ class Layer:
         *,
         name: str | None = None,
         trainable: bool = True,
-        dtype: npt.DTypeLike | None = None,
+        dtype: DTypePolicy | npt.DTypeLike | None = None,
         activity_regularizer: Any = None,
     ) -> None:
         self.name = name or auto_name(to_snake_case(type(self).__name__))
         self.built = False
-        self.dtype = np.dtype(dtype or "float32")
+        self.dtype_policy = get_policy(dtype)
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self._trainable = trainable
         self._losses: list[Tensor] = []
@@ -74,6 +77,21 @@ class Layer:
         self._training_default = None
         if training is not None and training.default is not training.empty:
             self._training_default = training.default
+
+    @property
+    def compute_dtype(self) -> np.dtype[Any]:
+        """What it computes in: of its inputs, once they are cast, and outputs."""
+        return self.dtype_policy.compute_dtype
+
+    @property
+    def variable_dtype(self) -> np.dtype[Any]:
+        """Of its weights."""
+        return self.dtype_policy.variable_dtype
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """`variable_dtype`, as in Keras."""
+        return self.variable_dtype
 
     # Weights ------------------------------------------------------------------------------------
 
@@ -122,6 +140,7 @@ class Layer:
         name: str | None = None,
         regularizer: Any = None,
         constraint: Any = None,
+        autocast: bool = True,
     ) -> Variable:
         """Create a weight.
 
@@ -131,6 +150,7 @@ class Layer:
                 "glorot_uniform" for floats of rank 1 and more, zeros otherwise.
             regularizer: a name, or a function of the weight whose value is added to the losses.
             constraint: a name, or a function that gives the weight's value after an update.
+            autocast: whether the layer reads it in `compute_dtype` under mixed precision.
         """
         shape = tuple(int(d) for d in shape)
         chosen = np.dtype(dtype or self.dtype)
@@ -143,6 +163,7 @@ class Layer:
         scopes = context.state.layers
         path = scopes if scopes and scopes[-1] == self.name else [*scopes, self.name]
         variable.path = "/".join([*path, variable.name])
+        variable.autocast = autocast
         variable.regularizer = regularizers.get(regularizer)  # type: ignore[attr-defined]
         variable.constraint = constraints.get(constraint)  # type: ignore[attr-defined]
         self.__dict__.setdefault("_own_weights", []).append(variable)
@@ -269,18 +290,20 @@ class Layer:
             raise RuntimeError(
                 f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
             )
-        args, kwargs = nest.map_structure(self._as_input, (args, kwargs))
-        functional = is_functional((args, kwargs))
+        given = args, kwargs
+        functional = is_functional(given)
+        state = context.state
         inherited = _calls.training
-        inner = dict(kwargs)
-        training = inner.pop("training", None)
+        training = kwargs.get("training")
         if training is None:
             training = self._training_default if inherited is None else inherited
-        if self._call_takes_training and training is not None:
-            inner["training"] = training
         with ExitStack() as stack:
             if functional:
                 stack.enter_context(context.entered(functional_context()))
+            args, kwargs = nest.map_structure(self._as_input, given)
+            inner = {key: value for key, value in kwargs.items() if key != "training"}
+            if self._call_takes_training and training is not None:
+                inner["training"] = training
             if _calls.depth == 0:
                 for layer in self._flatten_layers():
                     layer._losses = []
@@ -289,6 +312,7 @@ class Layer:
                 self._build_for(args, kwargs)
             _calls.depth += 1
             _calls.training = training
+            autocast, state.autocast = state.autocast, self.dtype_policy.autocast_dtype
             try:
                 outputs = self.call(*args, **inner)
                 if self.activity_regularizer is not None:
@@ -297,18 +321,19 @@ class Layer:
             finally:
                 _calls.depth -= 1
                 _calls.training = inherited
+                state.autocast = autocast
         if functional:
-            outputs = self._remember(LayerCall, args, kwargs, outputs)
+            outputs = self._remember(LayerCall, *given, outputs)
         return outputs
 
     def _as_input(self, x: Any) -> Any:
-        """Arrays as tensors, floats in the layer's dtype; anything else as it is."""
+        """Arrays as tensors, floats in what the layer computes in; anything else as it is."""
         if isinstance(x, np.ndarray):
             x = convert_to_tensor(x)
         elif isinstance(x, Variable):
             x = x.value
-        if isinstance(x, Tensor) and is_floating(x.dtype) and x.dtype != self.dtype:
-            return B.cast(x, self.dtype)
+        if isinstance(x, Tensor) and is_floating(x.dtype) and x.dtype != self.compute_dtype:
+            return B.cast(x, self.compute_dtype)
         return x
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -153,7 +153,7 @@ class _MultiHead(Layer):
         inside = scopes and scopes[-1] == self.name
         with nullcontext() if inside else context.in_layer(self.name):
             return _Projection(
-                tuple(inputs), outputs, self._common, activation, name=name, dtype=self.dtype
+                tuple(inputs), outputs, self._common, activation, name=name, dtype=self.dtype_policy
             )
 
     def call(
@@ -182,9 +182,9 @@ class _MultiHead(Layer):
         Returns:
             (batch, queries, output_shape).
         """
-        given = convert_to_tensor(query, self.dtype)
-        value = convert_to_tensor(value, self.dtype)
-        key = value if key is None else convert_to_tensor(key, self.dtype)
+        given = convert_to_tensor(query, self.compute_dtype)
+        value = convert_to_tensor(value, self.compute_dtype)
+        key = value if key is None else convert_to_tensor(key, self.compute_dtype)
         q = self._split(self.query_dense(given), self._heads, [0, 2, 1, 3])
         k = self._split(self.key_dense(key), self._key_heads, [0, 2, 3, 1])
         v = self._split(self.value_dense(value), self._key_heads, [0, 2, 1, 3])

@@ -123,7 +123,7 @@ class GaussianNoise(_Noise):
         self.stddev = float(stddev)
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         if not training or self.stddev == 0:
             return x
         return ops.add(x, random.normal(ops.shape(x), 0.0, self.stddev, x.dtype, self._generator))
@@ -146,7 +146,7 @@ class GaussianDropout(_Noise):
         self.rate = float(rate)
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         if not training or self.rate == 0:
             return x
         stddev = (self.rate / (1.0 - self.rate)) ** 0.5
@@ -179,7 +179,7 @@ class AlphaDropout(_Noise):
         self.noise_shape = noise_shape
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         if not training or self.rate == 0:
             return x
         shape: Any = ops.shape(x)

@@ -12,6 +12,7 @@ from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.ops.axes import normalized, normalized_axes, refused
+from onnxtape.ops.promotion import in_float32
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -62,6 +63,7 @@ class _Scaled(Layer):
             name="gamma",
             regularizer=self.gamma_regularizer,
             constraint=self.gamma_constraint,
+            autocast=False,
         )
 
     def _add_beta(self, shape: tuple[int, ...]) -> None:
@@ -71,6 +73,7 @@ class _Scaled(Layer):
             name="beta",
             regularizer=self.beta_regularizer,
             constraint=self.beta_constraint,
+            autocast=False,
         )
 
 
@@ -143,16 +146,24 @@ class BatchNormalization(_Scaled):
         if self.center:
             self._add_beta(shape)
         self.moving_mean = self.add_weight(
-            shape, self.moving_mean_initializer, trainable=False, name="moving_mean"
+            shape,
+            self.moving_mean_initializer,
+            trainable=False,
+            name="moving_mean",
+            autocast=False,
         )
         self.moving_variance = self.add_weight(
-            shape, self.moving_variance_initializer, trainable=False, name="moving_variance"
+            shape,
+            self.moving_variance_initializer,
+            trainable=False,
+            name="moving_variance",
+            autocast=False,
         )
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
-        wide = B.cast(x, np.dtype(np.float32)) if x.dtype.itemsize < 4 else x
+        x = convert_to_tensor(inputs, self.compute_dtype)
+        wide = in_float32(x)
         axis = normalized(self.axis, B.known_rank(x, "BatchNormalization"), "BatchNormalization")
         y = self._trained(wide, axis) if training and self.trainable else self._rested(wide, axis)
         return B.cast(y, x.dtype)
@@ -250,10 +261,16 @@ class LayerNormalization(_Scaled):
         self.built = True
 
     def call(self, inputs: Any) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
-        return ops.layer_normalization(
-            x, self.gamma, self.beta, self.axis, self.epsilon, rms_scaling=self.rms_scaling
+        x = convert_to_tensor(inputs, self.compute_dtype)
+        y = ops.layer_normalization(
+            in_float32(x),
+            self.gamma,
+            self.beta,
+            self.axis,
+            self.epsilon,
+            rms_scaling=self.rms_scaling,
         )
+        return B.cast(y, x.dtype)
 
 
 class GroupNormalization(_Scaled):
@@ -314,10 +331,10 @@ class GroupNormalization(_Scaled):
         self.built = True
 
     def call(self, inputs: Any) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         rank = B.known_rank(x, "GroupNormalization")
         axis = normalized(self.axis, rank, "GroupNormalization")
-        wide = B.cast(x, np.dtype(np.float32)) if x.dtype.itemsize < 4 else x
+        wide = in_float32(x)
         channels = B.dim(x, axis)
         assert isinstance(channels, int)
         parts = [B.dim_tensor(x, a) for a in range(rank)]
@@ -355,11 +372,13 @@ class RMSNormalization(Layer):
         self.scale: Variable
 
     def build(self, input_shape: Shape) -> None:
-        self.scale = self.add_weight(_sizes(self, input_shape, self.axis), "ones", name="scale")
+        self.scale = self.add_weight(
+            _sizes(self, input_shape, self.axis), "ones", name="scale", autocast=False
+        )
         self.built = True
 
     def call(self, inputs: Any) -> Tensor:
-        x = convert_to_tensor(inputs, self.dtype)
+        x = convert_to_tensor(inputs, self.compute_dtype)
         return ops.rms_normalization(x, self.scale, self.axis, self.epsilon)
 
 
@@ -371,4 +390,6 @@ class UnitNormalization(Layer):
         self.axis = axis
 
     def call(self, inputs: Any) -> Tensor:
-        return ops.normalize(convert_to_tensor(inputs, self.dtype), self.axis, epsilon=1e-12)
+        return ops.normalize(
+            convert_to_tensor(inputs, self.compute_dtype), self.axis, epsilon=1e-12
+        )

@@ -79,7 +79,7 @@ class RNN(Remade, Layer):
             return list(self.cell.get_initial_state(batch_size))
         sizes = self.cell.state_size
         sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
-        return [ops.zeros((batch_size, size), self.dtype) for size in sizes]
+        return [ops.zeros((batch_size, size), self.compute_dtype) for size in sizes]
 
     def call(
         self,
@@ -88,7 +88,7 @@ class RNN(Remade, Layer):
         mask: Any = None,
         training: bool = False,
     ) -> Any:
-        x = convert_to_tensor(sequences, self.dtype)
+        x = convert_to_tensor(sequences, self.compute_dtype)
         rank = B.known_rank(x, f"{type(self).__name__} '{self.name}'")
         if rank < 3:
             raise refused(
@@ -98,7 +98,7 @@ class RNN(Remade, Layer):
         if initial_state is not None:
             states = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
             initial_state = nest.map_structure(
-                lambda s: convert_to_tensor(s, self.dtype), [*states]
+                lambda s: convert_to_tensor(s, self.compute_dtype), [*states]
             )
             expected = len(self.get_initial_state(1))
             if len(initial_state) != expected:

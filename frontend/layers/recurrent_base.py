@@ -64,7 +64,7 @@ class RecurrentCell(Remade, Layer):
 
     def get_initial_state(self, batch_size: Any) -> list[Tensor]:
         """States (batch, size) of zeros."""
-        return [ops.zeros((batch_size, size), self.dtype) for size in self.state_size]
+        return [ops.zeros((batch_size, size), self.compute_dtype) for size in self.state_size]
 
     def reset_dropout(self) -> None:
         """Draw new dropout masks from the next step on; a sequence's steps share theirs."""

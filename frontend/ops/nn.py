@@ -10,7 +10,7 @@ from onnxtape.compiler.dims import format_shape, same_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import may_equal, normalized, refused
 from onnxtape.ops.creation import stop_gradient
-from onnxtape.ops.promotion import INT64, operands
+from onnxtape.ops.promotion import INT64, in_float32, operands
 from onnxtape.ops.shapes import split
 from onnxtape.tensor import Tensor
 
@@ -217,16 +217,17 @@ def sparsemax(x: Any, axis: int = -1) -> Tensor:
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)) along an axis."""
+    """exp(x) / sum(exp(x)) along an axis; of 16-bit floats computed in float32."""
     t = _float(x)
-    return B.op("Softmax", t, axis=normalized(axis, B.known_rank(t, "softmax"), "softmax"))
+    axis = normalized(axis, B.known_rank(t, "softmax"), "softmax")
+    return B.cast(B.op("Softmax", in_float32(t), axis=axis), t.dtype)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
-    """log(softmax(x)) along an axis."""
+    """log(softmax(x)) along an axis; of 16-bit floats computed in float32."""
     t = _float(x)
     axis = normalized(axis, B.known_rank(t, "log_softmax"), "log_softmax")
-    return B.op("LogSoftmax", t, axis=axis)
+    return B.cast(B.op("LogSoftmax", in_float32(t), axis=axis), t.dtype)
 
 
 # Keras clips probabilities to this distance from 0 and 1 before it takes their logarithm.

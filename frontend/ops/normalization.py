@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from onnxtape.compiler.dims import format_shape, is_static
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import Axis, may_equal, normalized, normalized_axes, refused
-from onnxtape.ops.promotion import BOOL, operands
+from onnxtape.ops.promotion import BOOL, in_float32, operands
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -25,12 +26,6 @@ __all__ = [
 
 #: Keras's default.
 _EPSILON = 1e-7
-_FLOAT32 = np.dtype(np.float32)
-
-
-def _wide(t: Tensor) -> Tensor:
-    """16-bit floats as float32."""
-    return B.cast(t, _FLOAT32) if t.dtype.itemsize < 4 else t
 
 
 def _inverse_root(t: Tensor) -> Tensor:
@@ -50,7 +45,7 @@ def moments(
     if synchronized:
         raise ValueError("moments: synchronized=True needs replicas, and there are none; leave it")
     (t,) = operands(x, floating=True)
-    wide = _wide(t)
+    wide = in_float32(t)
     over = normalized_axes(axes, B.known_rank(t, "moments"), "moments")
     mean = B.op("ReduceMean", wide, over, keepdims=1)
     shifted = B.op("Sub", wide, mean)
@@ -73,7 +68,7 @@ def normalize(x: Any, axis: Axis = -1, order: int = 2, epsilon: float | None = N
     (given,) = operands(x, floating=True)
     axes = normalized_axes(axis, B.known_rank(given, "normalize"), "normalize")
     # In float16, epsilon would be zero.
-    t = _wide(given)
+    t = in_float32(given)
     if order == 2:
         squares = B.op("ReduceSum", B.op("Mul", t, t), axes, keepdims=1)
         y = B.op("Mul", t, _inverse_root(B.op("Max", squares, floor * floor)))
@@ -138,7 +133,7 @@ def layer_normalization(
             axis=axes[0] - rank,
             epsilon=small,
         )[0]
-    wide = _wide(t)
+    wide = in_float32(t)
     mean, variance = moments(wide, axes, keepdims=True)
 
     def shaped(w: Tensor) -> Tensor:
@@ -170,7 +165,7 @@ def rms_normalization(
     """
     (t,) = operands(x, floating=True)
     axes = normalized_axes(axis, B.known_rank(t, "rms_normalization"), "rms_normalization")
-    wide = _wide(t)
+    wide = in_float32(t)
     squares = B.op("ReduceMean", B.op("Mul", wide, wide), axes, keepdims=1)
     small = _EPSILON if epsilon is None else float(epsilon)
     y = B.op("Mul", wide, _inverse_root(B.op("Add", squares, small)))
@@ -303,12 +298,12 @@ def attention_weights(
         scores = B.op("Mul", B.op("Tanh", B.op("Div", scores, soft_cap)), soft_cap)
     if allowed is not None:
         # So low that the score itself is lost in the sum.
-        lowest = 0.7 * float(np.finfo(query.dtype).max)
+        lowest = 0.7 * float(ml_dtypes.finfo(query.dtype).max)  # type: ignore[no-untyped-call]
         hidden = B.op("Mul", B.op("Sub", allowed, 1.0), lowest)
         offset = hidden if offset is None else B.op("Add", offset, hidden)
     if offset is not None:
         scores = B.op("Add", scores, offset)
-    return B.op("Softmax", scores, axis=-1)
+    return B.cast(B.op("Softmax", in_float32(scores), axis=-1), scores.dtype)
 
 
 def attended(weights: Tensor, value: Tensor) -> Tensor:

@@ -58,3 +58,8 @@ def widened(t: Tensor) -> Tensor:
 def _is_number(x: Any) -> bool:
     """Whether this is a Python number, which has no precision of its own."""
     return isinstance(x, (int, float, NumberTensor)) and not isinstance(x, np.generic)
+
+
+def in_float32(t: Tensor) -> Tensor:
+    """16-bit floats as float32, for what must not lose precision; anything else as it is."""
+    return B.cast(t, FLOAT32) if t.dtype.itemsize < 4 and is_float(t.dtype) else t

@@ -14,6 +14,7 @@ from onnxtape.optimizers.adamax import Adamax
 from onnxtape.optimizers.ftrl import Ftrl
 from onnxtape.optimizers.lamb import Lamb
 from onnxtape.optimizers.lion import Lion
+from onnxtape.optimizers.loss_scale import LossScaleOptimizer
 from onnxtape.optimizers.muon import Muon
 from onnxtape.optimizers.nadam import Nadam
 from onnxtape.optimizers.optimizer import Optimizer
@@ -32,6 +33,7 @@ __all__ = [
     "Ftrl",
     "Lamb",
     "Lion",
+    "LossScaleOptimizer",
     "Muon",
     "Nadam",
     "Optimizer",
@@ -59,6 +61,7 @@ _BY_NAME = {
         Lamb,
         Muon,
         ScheduleFreeAdamW,
+        LossScaleOptimizer,
     )
 }
 

@@ -6,9 +6,19 @@ from typing import Any
 
 from onnxtape import metrics as metrics_module
 from onnxtape import optimizers
+from onnxtape.mixed_precision import DTypePolicy
 from onnxtape.training.batch_function import BatchFunction
 from onnxtape.training.losses import CompiledLosses
 from onnxtape.training.metrics import CompiledMetrics
+
+
+def _scaled(optimizer: Any, model: Any) -> Any:
+    """The optimizer, with a scaled loss where the model's gradients may leave float16's range."""
+    if isinstance(optimizer, optimizers.LossScaleOptimizer):
+        return optimizer
+    if model.dtype_policy != DTypePolicy("mixed_float16"):
+        return optimizer
+    return optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
 class Compilation:
@@ -28,8 +38,11 @@ class Compilation:
         metrics: Any,
         weighted_metrics: Any,
         run_eagerly: bool,
+        auto_scale_loss: bool,
     ) -> None:
         self.optimizer = optimizers.get(optimizer)
+        if auto_scale_loss and self.optimizer is not None:
+            self.optimizer = _scaled(self.optimizer, model)
         self.losses = None if loss is None else CompiledLosses(loss, loss_weights)
         self.metrics = CompiledMetrics(metrics, weighted_metrics)
         self.loss_tracker = metrics_module.Mean(name="loss")

@@ -57,6 +57,7 @@ class Trainer:
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str | None = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Say how the model is trained.
 
@@ -72,6 +73,8 @@ class Trainer:
             weighted_metrics: metrics that take sample weights into account.
             run_eagerly: run the steps as plain Python, to debug them.
             steps_per_execution: 1; a step is as fast alone.
+            auto_scale_loss: under the policy "mixed_float16", put a `LossScaleOptimizer` around the
+                optimizer.
             jit_compile: has no meaning here, since every step is compiled.
 
         Raises:
@@ -88,7 +91,14 @@ class Trainer:
                 "one run are slower than one after the other here; leave it out"
             )
         self._compilation = Compilation(
-            self, optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly
+            self,
+            optimizer,
+            loss,
+            loss_weights,
+            metrics,
+            weighted_metrics,
+            run_eagerly,
+            auto_scale_loss,
         )
         self._predict_function = self._compilation.predict_function
         self.optimizer = self._compilation.optimizer

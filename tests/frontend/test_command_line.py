@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxtape as ot
 from onnxtape.cli import command, doctor
 from onnxtape.cli.estimates import estimate
-from onnxtape.runtime import TrainingSession
+from onnxtape.runtime import ProviderError, TrainingSession, cuda_setup, resolve_providers
 from tests.frontend.commands import B1, HEAD, W1, Place, X, Y, classifier
 
 
@@ -343,31 +343,28 @@ def test_the_doctor_shows_what_is_here(place: Place) -> None:
     assert out.endswith("training runs here\n")
 
 
-def test_the_doctor_explains_what_is_missing() -> None:
+def test_the_doctor_explains_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_setup, "installed_version", lambda name: "1.0")
     versions: dict[str, str | None] = dict.fromkeys(doctor._PACKAGES, "1.0")
     (both,) = doctor.missing_packages(versions)
     assert "both onnxruntime and onnxruntime-gpu are installed" in both
+    monkeypatch.setattr(cuda_setup, "installed_version", lambda name: None)
     versions.update({"onnxruntime-gpu": None, "onnx-ir": None, "safetensors": None})
     assert [text.partition(",")[0] for text in doctor.missing_packages(versions)] == [
         "safetensors is not installed",
         "onnx-ir is not installed",
     ]
-    cuda = ["CUDAExecutionProvider"]
-    assert "not built for it" in doctor.cuda_finding(versions, [], driver=True)
-    assert "no NVIDIA driver" in doctor.cuda_finding(versions, [], driver=False)
-    assert "no NVIDIA driver" in doctor.cuda_finding(versions, cuda, driver=False)
-    versions["onnxruntime-gpu"] = "1.0"
-    assert "were overwritten" in doctor.cuda_finding(versions, [], driver=True)
 
 
-def test_the_doctor_tries_the_providers_session() -> None:
-    """The hand-written model is one; on a machine without CUDA, its session says so."""
-    model = onnx.load_from_string(doctor._IDENTITY)
-    onnx.checker.check_model(model, full_check=True)
-    versions = dict.fromkeys(doctor._PACKAGES, "1.0")
-    finding = doctor.cuda_finding(versions, ["CUDAExecutionProvider"], driver=True)
-    assert finding.startswith("available, ")
+def test_the_doctor_and_a_session_say_the_same_of_cuda() -> None:
     import onnxruntime
 
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert "but it does not start: CUDAExecutionProvider is not part of" in finding
+    finding = doctor.cuda_finding(onnxruntime)
+    problem = cuda_setup.cuda_problem(onnxruntime)
+    if problem is None:
+        assert finding == "available, and it starts"
+        return
+    assert finding == f"not available: {problem}"
+    with pytest.raises(ProviderError) as caught:
+        resolve_providers("cuda")
+    assert problem in str(caught.value)

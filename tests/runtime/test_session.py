@@ -177,8 +177,9 @@ def test_garbage_and_missing_file(tmp_path: Path) -> None:
 
 def test_a_provider_that_did_not_start_is_an_error() -> None:
     session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match="CUDAExecutionProvider could not be started"):
-        _require_providers(session, [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})])
+    resolved = [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})]
+    with pytest.raises(ProviderError, match=r"CUDA.*cannot be used here: it could not be started"):
+        _require_providers(session, resolved, "cuda")
 
 
 @pytest.mark.parametrize(

@@ -239,3 +239,67 @@ def test_a_schedule_makes_in_place_safe_where_other_orders_corrupt(
     )
     np.testing.assert_allclose(weight, new, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(back, right, rtol=1e-4, atol=1e-3)
+
+
+def test_state_that_lies_elsewhere_is_moved_once(
+    regression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cell holds from another device, here marked so, is copied to the session's."""
+    run, state = Run(regression, in_place=True), regression.initial_state()
+    elsewhere = [cell.value for cell in run.cells.values()]
+    monkeypatch.setattr(
+        "onnxtape.runtime.step.is_on", lambda value, device: all(value is not v for v in elsewhere)
+    )
+    copies = []
+
+    def copy(value: Any, device: Any) -> Any:
+        copies.append(value)
+        return copy_from_numpy(to_numpy(value))
+
+    monkeypatch.setattr("onnxtape.runtime.step.copy", copy)
+    for i in range(5):
+        batch = regression.batch(8, seed=i)
+        _, state = regression.oracle(state, **batch)
+        run(**batch)
+    assert sorted(map(id, copies)) == sorted(map(id, elsewhere))
+    for name, array in run.numpy().items():
+        np.testing.assert_allclose(array, state[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_state_that_the_session_copies_is_bound_for_each_run(
+    regression: Any, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    """Where Python cannot allocate what a session reads, state stays in the host's memory."""
+    monkeypatch.setattr(
+        "onnxtape.runtime.step.input_devices",
+        lambda session: {node.name: None for node in session.get_inputs()},
+    )
+    run, state = Run(regression, in_place=in_place), regression.initial_state()
+    bound: list[str] = []
+    watched = Watched(run.step._io, bound)
+    monkeypatch.setattr(run.step, "_io", watched)
+    run_bound = run.step._run
+    monkeypatch.setattr(run.step, "_run", lambda io, options: run_bound(io._io, options))
+    for i in range(5):
+        batch = regression.batch(8, seed=i)
+        _, state = regression.oracle(state, **batch)
+        bound.clear()
+        run(**batch)
+        assert set(bound) >= {entry.input for entry in regression.entries}
+        for name, array in run.numpy().items():
+            np.testing.assert_allclose(array, state[name], rtol=1e-4, atol=1e-5)
+
+
+class Watched:
+    """A SessionIOBinding that notes which inputs were bound."""
+
+    def __init__(self, io: Any, bound: list[str]) -> None:
+        self._io, self._bound = io, bound
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._io, name)
+
+    def bind_ortvalue_input(self, name: str, value: Any) -> None:
+        self._bound.append(name)
+        self._io.bind_ortvalue_input(name, value)
