@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
+from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, bound_blocks
 from onnxtape.compiler.errors import Provenance, located
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
@@ -21,6 +22,7 @@ from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.schedule import schedule_updates
 from onnxtape.devices import Place, Places, place_of_state
 from onnxtape.errors import ExecutionError, InputError
+from onnxtape.runtime.captured import wants_capture, without_capture
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
 from onnxtape.runtime.placement import Placement, placement
 from onnxtape.runtime.providers import primary_provider
@@ -174,6 +176,12 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
     Runtime's own rewrites would prove nothing.) Later processes find it in the cache on disk.
     """
     providers = place.providers
+    if wants_capture(providers):
+        cells = [VariableCell(variable) for variable in traced.variables]
+        captured = captured_step(traced, place, cells, _optimized_model)
+        if captured is not None:
+            return captured
+        providers = without_capture(providers)
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
     in_place: frozenset[str] = frozenset()
     packed: list[Block] = []

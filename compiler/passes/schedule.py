@@ -233,3 +233,22 @@ def _producers(node: ir.Node) -> Iterator[ir.Node]:
     for value in used:
         if value is not None and (producer := value.producer()) is not None:
             yield producer
+
+
+def copy_updates_last(model: ir.Model, outputs: Sequence[str]) -> None:
+    """Let these state outputs be copies, made by nodes of their own, of what is computed for them.
+
+    What another node reads of the old value it can then read before: `schedule_updates` finds an
+    order in which they are updated in place, for the price of the copies.
+    """
+    graph = model.graph
+    for place, value in enumerate(list(graph.outputs)):
+        if value.name not in outputs or value.producer() is None:
+            continue
+        name = value.name
+        value.name = f"{name}.made"
+        copied = ir.Node("", "Identity", [value], num_outputs=1, name=f"{name}.copy")
+        made = copied.outputs[0]
+        made.name, made.type, made.shape = name, value.type, value.shape
+        graph.append(copied)
+        graph.outputs[place] = made
