@@ -94,7 +94,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=_positive, help="timed steps per round (default: the workload's own)"
     )
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument(
+        "--device",
+        choices=["cpu"],
+        default="cpu",
+        help="'cuda' as the first option runs `python -m benchmarks.gpu` with the rest",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
         "--docs",
@@ -107,6 +112,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for; return the exit status."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:2] == ["--device", "cuda"]:
+        from benchmarks.gpu.__main__ import main as on_gpu
+
+        return on_gpu(given[2:])
     arguments = _arguments(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     places = {"onnxtape": sys.executable, "ort-training": arguments.ort_training_python}

@@ -1,0 +1,1 @@
+"""Steps of the size that GPUs are for: see `benchmarks.gpu.__main__`."""
