@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxtape import context
 from onnxtape.compiler.operators import lowest_opset
+from onnxtape.runtime.captured import without_capture
 from onnxtape.runtime.devices import CPU, Device, copy, device_of, is_on, kind_of, put
 from onnxtape.runtime.eager import EagerExecutor
 from onnxtape.runtime.providers import Providers, primary_provider
@@ -45,7 +46,7 @@ class Place:
         """What runs single operators here."""
         return EagerExecutor(
             OPSET,
-            _without_capture(self.providers),
+            without_capture(self.providers),
             lowest_opset=lowest_opset,
             device=self.device if self._bound else None,
         )
@@ -158,14 +159,6 @@ def beside(value: Any, other: Any) -> Any:
     """The OrtValue `value`, on the device of `other`."""
     place = place_on(kind_of(other))
     return value if is_on(value, place.device) else copy(value, place.device)
-
-
-def _without_capture(providers: Providers) -> Providers:
-    """The providers without the recording of whole runs, which suits a step, not an operator."""
-    if isinstance(providers, tuple) and len(providers) == 2 and isinstance(providers[1], dict):
-        name, options = providers
-        return name, {k: v for k, v in options.items() if k != "enable_cuda_graph"}
-    return providers
 
 
 def lies_on_device(x: Any) -> bool:

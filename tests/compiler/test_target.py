@@ -51,3 +51,14 @@ def test_sums_become_products_on_the_cpu_only() -> None:
     """ONNX Runtime's CPU kernel is what makes the product faster."""
     names = [[p.name for p in default_passes(Target(name))] for name in ("cpu", "cuda")]
     assert [n.count("ColumnSumsAsProducts") for n in names] == [1, 0]
+
+
+@pytest.mark.parametrize(("provider", "mask"), [("cpu", "HardSigmoid"), ("openvino", "Greater")])
+def test_masks_are_made_as_the_provider_computes_them_right(provider: str, mask: str) -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 21})
+    builder = GraphBuilder(graph)
+    x = builder.declare("x", ir.DataType.FLOAT.numpy(), (3,))
+    graph.inputs.append(x)
+    (y,) = builder.emit("Relu", [x], {})
+    differentiate(graph, [y], [x], provider=provider)
+    assert [n.op_type for n in graph if n.op_type in ("HardSigmoid", "Greater")] == [mask]

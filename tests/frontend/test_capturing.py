@@ -142,9 +142,7 @@ def test_other_sizes_run_without_a_recording() -> None:
     square = ot.function(lambda x: x * x, providers=CAPTURE)
     square(np.ones(3, np.float32))
     assert isinstance(square.get_concrete_function()._step, CapturedStep)
-    with pytest.warns(
-        FallbackWarning, match="without a CUDA graph: 'x' has shape"
-    ):
+    with pytest.warns(FallbackWarning, match="without a CUDA graph: 'x' has shape"):
         assert square(np.full(4, 3, np.float32)).numpy().tolist() == [9] * 4
 
 

@@ -15,9 +15,9 @@ import onnxruntime
 import pytest
 
 import onnxtape as ot
-from onnxtape import devices
+from onnxtape import concrete, devices
 from onnxtape.devices import Place, Places
-from onnxtape.errors import ProviderError, ProviderFallbackWarning
+from onnxtape.errors import ExecutionError, ProviderError, ProviderFallbackWarning
 from onnxtape.runtime import providers
 from onnxtape.runtime.placement import CPU_PROVIDER
 
@@ -151,6 +151,27 @@ def test_placement_lists_every_node_with_its_line() -> None:
     lines = {node.place.rpartition(":")[0] for node in placed if node.op_type == "Gemm"}
     assert lines == {"tests/frontend/test_devices.py"}
     assert str(placed).startswith(f"{CPU_PROVIDER}: {len(placed)} nodes (")
+
+
+def test_a_provider_that_compiles_the_graph_itself_alternates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ONNX Runtime cannot write down what such a provider makes, so nothing can be ordered."""
+    expected = sequence(compiled=True)
+    real = concrete.create_session
+
+    def compiling(model: Any, providers: Any, **options: Any) -> Any:
+        if "optimized_path" in options:
+            raise ExecutionError("Unable to serialize model as it contains compiled nodes.")
+        return real(model, providers, **options)
+
+    monkeypatch.setattr(concrete, "create_session", compiling)
+    step, _ = training()
+    compiled = ot.function(step)
+    np.testing.assert_allclose(
+        [float(compiled(X, Y)["loss"]) for _ in range(6)], expected, rtol=1e-6
+    )
+    assert compiled.get_concrete_function().in_place_count == 0
 
 
 # DLPack ------------------------------------------------------------------------------------------
