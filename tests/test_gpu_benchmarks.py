@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -27,7 +28,9 @@ def test_our_step_of_each_workload(workload: str, precision: str) -> None:
     found = json.loads(made.stdout)
     assert "error" not in found
     assert len(found["times"]) == 2
-    assert found["losses"][-1] < found["losses"][0]
+    assert np.isfinite(found["losses"]).all()
+    if workload != "dcgan":  # Two models against each other: neither's loss need fall.
+        assert found["losses"][-1] < found["losses"][0]
 
 
 def test_the_table(
