@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         losses,
         metrics,
         mixed_precision,
+        models,
         ops,
         optimizers,
         random,
         regularizers,
+        utils,
     )
     from onnxtape.compiled_function import (
         function,
@@ -79,10 +81,12 @@ _MODULES = (
     "losses",
     "metrics",
     "mixed_precision",
+    "models",
     "ops",
     "optimizers",
     "random",
     "regularizers",
+    "utils",
 )
 _MEMBERS = {
     "DTypePolicy": "mixed_precision",
@@ -169,6 +173,7 @@ __all__ = [
     "losses",
     "metrics",
     "mixed_precision",
+    "models",
     "ops",
     "optimizers",
     "plot_model",
@@ -185,6 +190,7 @@ __all__ = [
     "set_mixed_precision",
     "set_seed",
     "stop_gradient",
+    "utils",
     "value_and_grad",
     "vjp",
     "while_loop",

@@ -155,15 +155,17 @@ def functional_context() -> FunctionalContext:
 def Input(
     shape: Sequence[int | None] | None = None,
     batch_size: int | None = None,
-    dtype: npt.DTypeLike = "float32",
-    name: str | None = None,
+    dtype: npt.DTypeLike | None = None,
+    *,
     batch_shape: Sequence[int | None] | None = None,
+    name: str | None = None,
 ) -> Tensor:
     """An input of a functional model.
 
     Args:
         shape: without the batch dimension; None for sizes that vary.
         batch_size: the batch dimension, if it is fixed.
+        dtype: float32 by default.
         batch_shape: the whole shape, instead of the two.
     """
     from onnxtape.naming import auto_name
@@ -181,7 +183,7 @@ def Input(
     value = ir.Value(
         name=name,
         shape=ir.Shape(dims),
-        type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))),
+        type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype or "float32"))),
     )
     tensor = Tensor._from_symbol(value, functional)
     tensor._history = InputPlace(name)

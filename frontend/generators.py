@@ -34,9 +34,11 @@ class SeedGenerator:
         state: uint64 vector (key, counter): the counter moves on with each draw.
     """
 
-    def __init__(self, seed: int | None = None, name: str = "seed_generator") -> None:
+    def __init__(self, seed: int | None = None, name: str | None = None) -> None:
         value = _initial_state(secrets.randbits(63) if seed is None else seed)
-        self.state = Variable(value, trainable=False, name=name, role="generator")
+        self.state = Variable(
+            value, trainable=False, name=name or "seed_generator", role="generator"
+        )
 
     def reset(self, seed: int) -> None:
         """Start the stream of `seed` from its beginning."""

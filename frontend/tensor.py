@@ -32,7 +32,16 @@ class Tensor(ArrayMethods):
     shape, but no value yet.
     """
 
-    __slots__ = ("__weakref__", "_array", "_history", "_ort", "_symbol", "_symbolic", "_variable")
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_history",
+        "_keras_mask",
+        "_ort",
+        "_symbol",
+        "_symbolic",
+        "_variable",
+    )
 
     _array: npt.NDArray[Any] | None
     _ort: Any
@@ -40,6 +49,8 @@ class Tensor(ArrayMethods):
     _symbolic: SymbolicContext | None
     #: In the functional API: what it was computed by.
     _history: Any
+    #: Which steps count, of tensors that layers with masks made; not there otherwise.
+    _keras_mask: Tensor
     #: The variable whose value this is.
     _variable: Variable | None
 

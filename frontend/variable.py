@@ -52,7 +52,13 @@ class Variable(ArrayMethods):
             layer's path.
         dtype: convert the value to this dtype.
         role: what artifacts say it is; default "parameter" when trainable, else "buffer".
+
+    Attributes:
+        is_weight: whether `Layer.weights` lists it; what a stateful layer carries from call to call
+            is no weight, as in Keras.
     """
+
+    is_weight = True
 
     def __init__(
         self,

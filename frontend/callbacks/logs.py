@@ -12,8 +12,17 @@ from onnxtape.variable import Variable
 
 
 def as_numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Logs with Python numbers for scalars, whatever they were; arrays for larger tensors."""
-    return {name: _number(value) for name, value in (logs or {}).items()}
+    """Logs with Python numbers for scalars, whatever they were; arrays for larger tensors.
+
+    A dict among them, such as the results of several metrics together, gives its own entries.
+    """
+    numbers: dict[str, Any] = {}
+    for name, value in (logs or {}).items():
+        if isinstance(value, Mapping):
+            numbers |= as_numbers(value)
+        else:
+            numbers[name] = _number(value)
+    return numbers
 
 
 def _number(value: Any) -> Any:

@@ -14,6 +14,7 @@ from onnxtape.data.stages import (
     INFINITE_CARDINALITY,
     UNKNOWN_CARDINALITY,
     Batch,
+    Cache,
     Gather,
     Generate,
     Map,
@@ -22,6 +23,7 @@ from onnxtape.data.stages import (
     Skip,
     Stage,
     Take,
+    Zip,
 )
 from onnxtape.data.structure import (
     Structure,
@@ -161,12 +163,29 @@ class Dataset:
             return Dataset(Batch(self._elements(), size, drop_remainder))
         return Dataset(Batch(self._stage, size, drop_remainder), self._arrays, batched=True)
 
-    def map(self, function: Callable[..., Any]) -> Dataset:
+    @staticmethod
+    def zip(*datasets: Any) -> Dataset:
+        """Tuples of the elements of several datasets, as long as all have one.
+
+        Args:
+            datasets: several, or one tuple or list of them.
+        """
+        parts = datasets[0] if len(datasets) == 1 else datasets
+        if not isinstance(parts, (tuple, list)) or not all(isinstance(d, Dataset) for d in parts):
+            raise TypeError("zip takes datasets: Dataset.zip(a, b)")
+        return Dataset(Zip(tuple(part._elements() for part in parts)))
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        num_parallel_calls: int | None = None,
+        deterministic: bool | None = None,
+    ) -> Dataset:
         """Replace each element by `function(element)`; a tuple is passed as several arguments.
 
         `function` gets tensors, and runs eagerly. It may return tensors, arrays, numbers or lists
         of numbers, nested in tuples and dicts; a list at the top is a tuple of results. Arrays are
-        not copied, so return a new one each time.
+        not copied, so return a new one each time. tf.data's further arguments have no meaning here.
 
         Raises:
             TypeError: while iterating, if a result holds None or is no array.
@@ -191,6 +210,10 @@ class Dataset:
             buffer_size = _AUTOTUNED_BUFFER
         size = _integer("prefetch", "buffer_size", buffer_size, least=1, special="AUTOTUNE")
         return Dataset(Prefetch(self._elements(), size))
+
+    def cache(self) -> Dataset:
+        """The dataset; the elements of the first whole pass are kept for all later ones."""
+        return Dataset(Cache(self._elements()))
 
     def repeat(self, count: int | None = None) -> Dataset:
         """Go through the dataset `count` times; None or -1: without end.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -249,3 +249,42 @@ def _describe(function: Callable[..., Any]) -> str:
     if code is None:
         return str(name)
     return f"{name}, {context.shown_path(code.co_filename)}:{code.co_firstlineno}"
+
+
+@dataclass(frozen=True, eq=False)
+class Zip(Stage):
+    """Tuples of one item of each upstream."""
+
+    upstreams: tuple[Stage, ...]
+
+    def cardinality(self) -> int:
+        counts = [stage.cardinality() for stage in self.upstreams]
+        if UNKNOWN_CARDINALITY in counts:
+            return UNKNOWN_CARDINALITY
+        return min((count for count in counts if count >= 0), default=INFINITE_CARDINALITY)
+
+    def runs(self) -> Iterator[Run]:
+        walks = [itertools.chain.from_iterable(stage.runs()) for stage in self.upstreams]
+        for parts in zip(*walks, strict=False):
+            yield [parts]
+
+
+@dataclass(frozen=True, eq=False)
+class Cache(Stage):
+    """The items of the first walk that came to its end, again and again."""
+
+    upstream: Stage
+    kept: list[Any] = field(default_factory=list)
+
+    def cardinality(self) -> int:
+        return len(self.kept[0]) if self.kept else self.upstream.cardinality()
+
+    def runs(self) -> Iterator[Run]:
+        if not self.kept:
+            items: list[Any] = []
+            for run in self.upstream.runs():
+                items.extend(run)
+                yield run
+            self.kept[:] = [items]
+        elif self.kept[0]:
+            yield self.kept[0]

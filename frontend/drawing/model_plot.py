@@ -50,6 +50,7 @@ def plot_model(
     show_layer_names: bool = True,
     rankdir: Literal["TB", "LR"] = "TB",
     expand_nested: bool = False,
+    *,
     show_layer_activations: bool = False,
     show_trainable: bool = False,
 ) -> Drawing:

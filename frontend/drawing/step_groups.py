@@ -105,7 +105,7 @@ class StepGroups:
                 # A pass has put it in, for whoever uses it first.
                 users = [user for value in node.outputs for user, _ in value.uses()]
                 found[id(node)] = found.get(id(users[0]), Provenance()) if users else Provenance()
-        layers = self._updated_layers(graph)
+        layers = self._updated_layers(graph, found)
         computing = dict.fromkeys(p.layer for p in found.values() if p.phase != "update")
         for node in self._nodes:
             own = found[id(node)]
@@ -113,8 +113,11 @@ class StepGroups:
                 found[id(node)] = replace(own, layer=_called(owner, computing))
         return [found[id(node)] for node in self._nodes]
 
-    def _updated_layers(self, graph: ir.Graph) -> dict[int, str]:
-        """The layer of each node all of whose effects are on the state of one layer's weights."""
+    def _updated_layers(self, graph: ir.Graph, paths: dict[int, Provenance]) -> dict[int, str]:
+        """The layer of each node all of whose effects are on the state of one layer's weights.
+
+        What a later part of the step makes of new weights, reading them, is no effect of theirs.
+        """
         outputs = {value.name: value for value in graph.outputs}
         weights = {e.name for e in self._state if e.role in ("parameter", "buffer")}
         # An optimizer's state is named after the variable: adam/dense_kernel_momentum.
@@ -133,6 +136,8 @@ class StepGroups:
                 reached[id(value)].add((name or "").rpartition("/")[0] if name else "")
         layers: dict[int, str] = {}
         for node in reversed(self._nodes):
+            if paths[id(node)].phase != "update":
+                continue
             changed = set().union(*(reached[id(value)] for value in node.outputs))
             for value in node.inputs:
                 if value is not None:

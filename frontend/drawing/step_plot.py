@@ -136,6 +136,8 @@ class _Picture:
         width = x - _COLUMN_GAP + bow + MARGIN
         y = MARGIN + 2 * ROW
         self._row: dict[GroupKey, int] = {}
+        # The lower ends of the rows.
+        self._bottom: dict[int, float] = {}
         layers = [*self._rows]
         for number, layer in enumerate([INPUTS.layer, *layers, RESULTS.layer]):
             here = {k: b for k, b in self._boxes.items() if k.layer == layer}
@@ -145,6 +147,7 @@ class _Picture:
                 box.x = self._left[column] + (self._widths[column] - box.width) / 2
                 box.y = y + (tallest - box.height) / 2
                 self._row[key] = number
+            self._bottom[number] = y + tallest
             y += tallest + _ROW_GAP if here else 0.0
         return width, y - _ROW_GAP + MARGIN
 
@@ -185,6 +188,9 @@ class _Picture:
             )
             texts.append(label(turn, (y0 + y1) / 2 + 4, str(count)))
             return
+        if abs(across) == 2:
+            self._pass(a, b, self._bottom[self._row[source]], count, lines, texts)
+            return
         x0, x1 = (a.x + a.width, b.x) if across > 0 else (a.x, b.x + b.width)
         # Where several lines meet at a box, those from above arrive above.
         share = 0.5 + 0.3 * max(-1.0, min(1.0, rows / 3))
@@ -201,6 +207,25 @@ class _Picture:
             texts.append(label((x0 + x1) / 2, (y0 + y1) / 2 + 4, str(count)))
         else:
             texts.append(label(x1 - 22.0 if across > 0 else x1 + 22.0, y1 - 4, str(count)))
+
+    @staticmethod
+    def _pass(
+        a: Box, b: Box, bottom: float, count: int, lines: list[str], texts: list[str]
+    ) -> None:
+        """Connect the outer columns, below the row of the first box and its neighbour."""
+        way = 1.0 if b.x > a.x else -1.0
+        x0, x1 = (a.x + a.width, b.x) if way > 0 else (a.x, b.x + b.width)
+        y0, y1 = a.y + 0.7 * a.height, b.y + 0.7 * b.height
+        level = bottom + _ROW_GAP / 2
+        turn, back = x0 + way * _COLUMN_GAP / 3, x1 - way * _COLUMN_GAP / 3
+        lines.append(
+            line(
+                f"M{x0:.1f},{y0:.1f} C{turn:.1f},{y0:.1f} {x0:.1f},{level:.1f} "
+                f"{turn:.1f},{level:.1f} L{back:.1f},{level:.1f} "
+                f"C{x1:.1f},{level:.1f} {back:.1f},{y1:.1f} {x1:.1f},{y1:.1f}"
+            )
+        )
+        texts.append(label((turn + back) / 2, level + 4, str(count)))
 
 
 def _column(key: GroupKey) -> int:

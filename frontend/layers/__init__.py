@@ -29,7 +29,7 @@ from onnxtape.layers.depthwise import (
     SeparableConv1D,
     SeparableConv2D,
 )
-from onnxtape.layers.embedding import Embedding
+from onnxtape.layers.embedding import Embedding, Masking
 from onnxtape.layers.layer import Layer
 from onnxtape.layers.merging import (
     Add,
@@ -91,8 +91,10 @@ from onnxtape.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from onnxtape.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
+from onnxtape.layers.preprocessing import Normalization, RandomFlip, RandomRotation
+from onnxtape.layers.recurrent import RNN
 from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
+from onnxtape.layers.recurrent_layers import GRU, LSTM, SimpleRNN
 from onnxtape.layers.recurrent_wrappers import Bidirectional, TimeDistributed
 from onnxtape.layers.resampling import (
     Cropping1D,
@@ -167,6 +169,7 @@ __all__ = [
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
+    "Masking",
     "MaxPool1D",
     "MaxPool2D",
     "MaxPool3D",
@@ -177,10 +180,13 @@ __all__ = [
     "Minimum",
     "MultiHeadAttention",
     "Multiply",
+    "Normalization",
     "PReLU",
     "Permute",
     "RMSNormalization",
     "RNN",
+    "RandomFlip",
+    "RandomRotation",
     "ReLU",
     "RepeatVector",
     "Rescaling",

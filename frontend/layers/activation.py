@@ -21,6 +21,8 @@ class Activation(Layer):
         activation: a name or function.
     """
 
+    supports_masking = True
+
     def __init__(self, activation: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
@@ -38,6 +40,8 @@ class ReLU(Layer):
         threshold: where the positive part begins; below it the result is
             negative_slope * (x - threshold).
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """x where positive, negative_slope * x elsewhere."""
 
+    supports_masking = True
+
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if negative_slope < 0:
@@ -91,6 +97,8 @@ class PReLU(Layer):
 
     Shapes: alpha has the shape of a sample, 1 along the shared axes.
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -132,6 +140,8 @@ class PReLU(Layer):
 class ELU(Layer):
     """x where positive, alpha * (exp(x) - 1) elsewhere."""
 
+    supports_masking = True
+
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = alpha
@@ -146,6 +156,8 @@ class Softmax(Layer):
     Args:
         axis: the axis, or axes, over which the results sum to 1.
     """
+
+    supports_masking = True
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

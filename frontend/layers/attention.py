@@ -95,6 +95,10 @@ class Attention(Layer):
             result = B.op("Mul", result, B.op("Unsqueeze", kept, [2]))
         return (result, weights) if return_attention_scores else result
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The queries' mask."""
+        return None if mask is None else mask[0]
+
     @staticmethod
     def _numbers(scores: Tensor, axis: int) -> Tensor:
         zero, one = B.constant(np.int64(0)), B.constant(np.int64(1))

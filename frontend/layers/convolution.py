@@ -160,6 +160,7 @@ class _Conv(Convolution):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         **kwargs: Any,
@@ -175,6 +176,7 @@ class _Conv(Convolution):
             bias_initializer,
             bias_regularizer,
             bias_constraint,
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.filters = positive(filters, "filters", type(self).__name__)
@@ -274,6 +276,7 @@ class _ConvTranspose(Convolution):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         **kwargs: Any,
@@ -289,6 +292,7 @@ class _ConvTranspose(Convolution):
             bias_initializer,
             bias_regularizer,
             bias_constraint,
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.filters = positive(filters, "filters", type(self).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.ops.axes import refused
+from onnxtape.ops.convolution import checked_data_format
 from onnxtape.ops.creation import static_shape
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -30,6 +32,8 @@ class Dense(Layer):
 
     Shapes: (..., inputs) to (..., units); kernel (inputs, units), bias (units,).
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -104,12 +108,24 @@ class Dense(Layer):
 
 
 class Flatten(Layer):
-    """(batch, ...) to (batch, everything else)."""
+    """(batch, ...) to (batch, everything else).
+
+    Args:
+        data_format: "channels_first" puts the channels of (batch, channels, ...) last before;
+            by default everything stays in its order.
+    """
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = checked_data_format(data_format)
 
     def call(self, inputs: Any) -> Tensor:
         x = convert_to_tensor(inputs)
-        if B.rank(x) == 1:
+        rank = B.known_rank(x, f"Flatten '{self.name}'")
+        if rank == 1:
             return ops.expand_dims(x, -1)
+        if self.data_format == "channels_first" and rank > 2:
+            x = ops.moveaxis(x, 1, -1)
         return ops.flatten(x)
 
 
@@ -121,6 +137,8 @@ class Dropout(Layer):
         noise_shape: the mask's shape, broadcast to the inputs'; None entries take the inputs' size.
         seed: an int gives the layer a random stream of its own; by default the global one.
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -161,12 +179,16 @@ class Dropout(Layer):
 class Identity(Layer):
     """The inputs as they are."""
 
+    supports_masking = True
+
     def call(self, inputs: Any) -> Any:
         return inputs
 
 
 class Rescaling(Layer):
     """inputs * scale + offset."""
+
+    supports_masking = True
 
     def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -238,22 +260,43 @@ class Lambda(Layer):
     """Any function of tensors as a layer.
 
     Args:
-        function: of the inputs, and of `arguments` by name. Variables that it reads are not the
-            layer's: write a layer of your own for those.
+        function: of the inputs, and of `arguments` by name; it may also take `mask` and `training`.
+            Variables that it reads are not the layer's: write a layer of your own for those.
+        output_shape: not needed, since shapes are inferred.
+        mask: the mask of the outputs, or a function of inputs and mask that gives it.
         arguments: further arguments for the function.
     """
 
+    supports_masking = True
+
     def __init__(
-        self, function: Callable[..., Any], arguments: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        output_shape: Any = None,
+        mask: Any = None,
+        arguments: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not callable(function):
             raise TypeError(f"Lambda takes a function, not {function!r}")
         self.function = function
+        self.mask = mask
         self.arguments = arguments or {}
+        try:
+            taken = set(inspect.signature(function).parameters)
+        except ValueError:  # some functions written in C do not say
+            taken = set()
+        self._passed = [name for name in ("mask", "training") if name in taken]
 
-    def call(self, inputs: Any) -> Any:
-        return self.function(inputs, **self.arguments)
+    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
+        given = {"mask": mask, "training": training}
+        extra: dict[str, Any] = {name: given[name] for name in self._passed}
+        return self.function(inputs, **(extra | self.arguments))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """As given to the layer; None by default."""
+        return self.mask(inputs, mask) if callable(self.mask) else self.mask
 
 
 class ActivityRegularization(Layer):
@@ -263,6 +306,8 @@ class ActivityRegularization(Layer):
         l1: the factor of the sum of absolute values.
         l2: the factor of the sum of squares. Both are divided by the batch size.
     """
+
+    supports_masking = True
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
         super().__init__(activity_regularizer=regularizers.L1L2(l1, l2), **kwargs)

@@ -41,6 +41,7 @@ class _DepthwiseConv(Convolution):
         bias_initializer: Any = "zeros",
         depthwise_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         depthwise_constraint: Any = None,
         bias_constraint: Any = None,
         **kwargs: Any,
@@ -56,6 +57,7 @@ class _DepthwiseConv(Convolution):
             bias_initializer,
             bias_regularizer,
             bias_constraint,
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier", type(self).__name__)
@@ -131,6 +133,7 @@ class _SeparableConv(Convolution):
         depthwise_regularizer: Any = None,
         pointwise_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         depthwise_constraint: Any = None,
         pointwise_constraint: Any = None,
         bias_constraint: Any = None,
@@ -147,6 +150,7 @@ class _SeparableConv(Convolution):
             bias_initializer,
             bias_regularizer,
             bias_constraint,
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.filters = positive(filters, "filters", type(self).__name__)

@@ -1,4 +1,4 @@
-"""Vectors for integers."""
+"""Vectors for integers, and masks for padding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape import constraints, initializers, regularizers
+from onnxtape import constraints, initializers, ops, regularizers
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.tensor import Tensor
@@ -19,8 +19,8 @@ class Embedding(Layer):
     Args:
         input_dim: how many integers there are: 0 to input_dim - 1.
         output_dim: the size of a vector.
-        mask_zero: must be False: layers here pass no masks on. Give `attention_mask` and the like
-            to the layers that take them, and `sample_weight` to losses and metrics.
+        mask_zero: whether 0 is padding: then the vectors carry a mask, which recurrent layers,
+            attention, losses and metrics heed.
         weights: the table to begin with.
 
     Shapes: integers of any shape (...) to (..., output_dim); weight: embeddings (input_dim,
@@ -38,16 +38,12 @@ class Embedding(Layer):
         weights: Any = None,
         **kwargs: Any,
     ) -> None:
-        if mask_zero:
-            raise ValueError(
-                "Embedding: layers pass no masks on, so mask_zero=True would have no effect; give "
-                "the mask (inputs != 0) to the layers, losses and metrics that take one"
-            )
         super().__init__(**kwargs)
         for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
             if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
                 raise ValueError(f"Embedding's {name} is a positive whole number, not {size!r}")
         self.input_dim, self.output_dim = input_dim, output_dim
+        self.mask_zero = self.supports_masking = mask_zero
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = constraints.get(embeddings_constraint)
@@ -69,9 +65,35 @@ class Embedding(Layer):
         )
         self.built = True
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Where the integers are not 0, with `mask_zero`; else None."""
+        return ops.not_equal(inputs, 0) if self.mask_zero else None
+
     def call(self, inputs: Any) -> Tensor:
         places = convert_to_tensor(inputs)
         if places.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
             places = B.cast(places, np.dtype(np.int32))
         # Cast are the rows that are taken, not the table.
         return B.cast(B.op("Gather", self.embeddings.value, places, axis=0), self.compute_dtype)
+
+
+class Masking(Layer):
+    """Steps of which all features are `mask_value` become zeros, which the layers after it skip.
+
+    Shapes: (batch, time, features) to the same; the mask is (batch, time).
+    """
+
+    supports_masking = True
+
+    def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_value = mask_value
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor:
+        """Where any feature of a step is not `mask_value`."""
+        return ops.any(ops.not_equal(inputs, self.mask_value), axis=-1)
+
+    def call(self, inputs: Any) -> Tensor:
+        x = convert_to_tensor(inputs, self.compute_dtype)
+        kept = ops.any(ops.not_equal(x, self.mask_value), axis=-1, keepdims=True)
+        return ops.where(kept, x, ops.zeros_like(x))

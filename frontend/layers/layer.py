@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import constraints, context, initializers, nest, regularizers
+from onnxtape import constraints, context, initializers, masks, nest, regularizers
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
+from onnxtape.layers.graph_node import GraphNode
+from onnxtape.layers.making import Remade
 from onnxtape.mixed_precision import DTypePolicy, get_policy
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.random import SeedGenerator
@@ -34,7 +36,7 @@ class _CallState(threading.local):
 _calls = _CallState()
 
 
-class Layer:
+class Layer(Remade, GraphNode):
     """Something with weights that maps tensors to tensors.
 
     Subclasses create weights in `build(input_shape)` with `add_weight`, and compute in
@@ -49,10 +51,16 @@ class Layer:
             use, see `ot.set_mixed_precision`.
         activity_regularizer: a function of the outputs, whose value, divided by the batch size, is
             added to the losses.
+
+    Attributes:
+        supports_masking: whether the layer passes the mask of its input on (see `compute_mask`).
+            A layer that does not warns when it gets one.
     """
 
+    supports_masking: bool = False
     #: Attributes that hold layers and variables.
     _tracked: dict[str, Any]
+    _call_parameters: tuple[str, ...]
 
     def __init__(
         self,
@@ -72,6 +80,7 @@ class Layer:
         self._input_specs: Any = None
         self._output_shape: Any = None
         parameters = inspect.signature(self.call).parameters
+        self.__dict__["_call_parameters"] = tuple(parameters)
         training = parameters.get("training")
         self._call_takes_training = training is not None
         self._training_default = None
@@ -183,8 +192,8 @@ class Layer:
 
     @property
     def weights(self) -> list[Variable]:
-        """The variables without the state of random generators and metrics."""
-        return [v for v in self.variables if v.role in ("parameter", "buffer")]
+        """The variables without what generators, metrics and stateful layers carry on."""
+        return [v for v in self.variables if v.role in ("parameter", "buffer") and v.is_weight]
 
     @property
     def trainable(self) -> bool:
@@ -284,7 +293,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no call method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from onnxtape.functional import LayerCall, functional_context, is_functional
+        from onnxtape.functional import functional_context, is_functional
 
         if "_losses" not in self.__dict__:
             raise RuntimeError(
@@ -302,6 +311,7 @@ class Layer:
                 stack.enter_context(context.entered(functional_context()))
             args, kwargs = nest.map_structure(self._as_input, given)
             inner = {key: value for key, value in kwargs.items() if key != "training"}
+            previous_mask = masks.fill_in(self._call_parameters, args, inner)
             if self._call_takes_training and training is not None:
                 inner["training"] = training
             if _calls.depth == 0:
@@ -322,9 +332,22 @@ class Layer:
                 _calls.depth -= 1
                 _calls.training = inherited
                 state.autocast = autocast
-        if functional:
-            outputs = self._remember(LayerCall, *given, outputs)
+            if functional:
+                outputs = self._remember(*given, outputs)
+            masks.pass_on(self, args[0] if args else kwargs, outputs, previous_mask)
         return outputs
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of the outputs: here that of the inputs.
+
+        Args:
+            inputs: the first argument of `call`.
+            mask: its mask, in its structure; None where there is none.
+
+        Returns:
+            A boolean tensor, or one per output; None for none.
+        """
+        return mask
 
     def _as_input(self, x: Any) -> Any:
         """Arrays as tensors, floats in what the layer computes in; anything else as it is."""
@@ -333,7 +356,7 @@ class Layer:
         elif isinstance(x, Variable):
             x = x.value
         if isinstance(x, Tensor) and is_floating(x.dtype) and x.dtype != self.compute_dtype:
-            return B.cast(x, self.compute_dtype)
+            return masks.attach(B.cast(x, self.compute_dtype), masks.mask_of(x))
         return x
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -346,19 +369,6 @@ class Layer:
         first = args[0] if args else next(iter(kwargs.values()), None)
         self._input_specs = nest.map_structure(_spec, first)
         return first
-
-    def _remember(self, call: Any, args: Any, kwargs: Any, outputs: Any) -> Any:
-        """Give functional outputs their history; one that is an input becomes another tensor."""
-        given = {id(x) for x in nest.flatten((args, kwargs))}
-        outputs = nest.map_structure(
-            lambda t: Tensor._from_symbol(t._symbol, t._symbolic) if id(t) in given else t, outputs
-        )
-        made = nest.flatten(outputs)
-        history = call(self, args, kwargs, made)
-        for tensor in made:
-            tensor._history = history
-        self._output_shape = nest.map_structure(lambda t: t.shape, outputs)
-        return outputs
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

@@ -10,6 +10,7 @@ from onnxtape import ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
+from onnxtape.masks import attach, mask_of
 from onnxtape.ops.axes import may_equal, normalized, refused
 from onnxtape.tensor import Tensor
 
@@ -17,6 +18,8 @@ from onnxtape.tensor import Tensor
 class _Merge(Layer):
     """Base of the elementwise ones. Shapes broadcast; axes that a tensor lacks come after the
     batch, as in Keras."""
+
+    supports_masking = True
 
     #: How many inputs there must be at least, and at most.
     least, most = 2, 1_000_000
@@ -27,7 +30,16 @@ class _Merge(Layer):
         if not self.least <= len(inputs) <= self.most:
             wanted = self.least if self.least == self.most else f"at least {self.least}"
             raise ValueError(f"{self.title} needs {wanted} inputs, but got {len(inputs)}")
-        return self.merge(_aligned([convert_to_tensor(x) for x in inputs], self.title))
+        tensors = _aligned([convert_to_tensor(x) for x in inputs], self.title)
+        for x, tensor in zip(inputs, tensors, strict=True):
+            attach(tensor, mask_of(x))
+        return self.merge(tensors)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Where any input counts, if all have masks; else none."""
+        if mask is None or any(m is None for m in mask):
+            return None
+        return functools.reduce(ops.logical_or, mask)
 
     @property
     def title(self) -> str:
@@ -64,10 +76,35 @@ class Subtract(_Merge):
 
 
 class Multiply(_Merge):
-    """The product of all inputs."""
+    """The product of all inputs; what a mask leaves out is 1, or 0 where all leave it out."""
 
     def merge(self, tensors: list[Tensor]) -> Tensor:
-        return functools.reduce(ops.multiply, tensors)
+        masks = [mask_of(t) for t in tensors]
+        factors = [
+            t if mask is None else ops.where(_column(mask), t, ops.ones_like(t))
+            for t, mask in zip(tensors, masks, strict=True)
+        ]
+        product = functools.reduce(ops.multiply, factors)
+        if any(mask is None for mask in masks):
+            return product
+        counted = _column(functools.reduce(ops.logical_or, masks))
+        return ops.where(counted, product, ops.zeros_like(product))
+
+
+def _column(mask: Any) -> Tensor:
+    """A mask of steps, for all their features."""
+    return ops.expand_dims(ops.cast(mask, "bool"), -1)
+
+
+def _extreme(larger: Any, tensors: list[Tensor]) -> Tensor:
+    """The extreme of what the masks leave; of nothing, the first."""
+    best, counted = tensors[0], mask_of(tensors[0])
+    for x in tensors[1:]:
+        mask = mask_of(x)
+        given = x if mask is None else ops.where(_column(mask), x, best)
+        best = larger(best if counted is None else ops.where(_column(counted), best, given), given)
+        counted = None if mask is None or counted is None else ops.logical_or(counted, mask)
+    return best
 
 
 class Average(_Merge):
@@ -81,14 +118,14 @@ class Maximum(_Merge):
     """The largest of all inputs, element by element."""
 
     def merge(self, tensors: list[Tensor]) -> Tensor:
-        return functools.reduce(ops.maximum, tensors)
+        return _extreme(ops.maximum, tensors)
 
 
 class Minimum(_Merge):
     """The smallest of all inputs, element by element."""
 
     def merge(self, tensors: list[Tensor]) -> Tensor:
-        return functools.reduce(ops.minimum, tensors)
+        return _extreme(ops.minimum, tensors)
 
 
 class Concatenate(_Merge):
@@ -115,6 +152,22 @@ class Concatenate(_Merge):
                     f"{' and '.join(format_shape(B.shape(t)) for t in tensors)}"
                 )
         return ops.concatenate(tensors, axis=axis)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The masks one after the other; an input without one counts everywhere."""
+        if mask is None:
+            return None
+        full = []
+        for x, m in zip(inputs, mask, strict=True):
+            tensor = convert_to_tensor(x)
+            everywhere = ops.ones_like(tensor, dtype="bool")
+            missing = 0 if m is None else (B.rank(tensor) or 0) - (B.rank(m) or 0)
+            full.append(
+                everywhere
+                if m is None
+                else ops.logical_and(ops.expand_dims(m, -1) if missing else m, everywhere)
+            )
+        return ops.any(ops.concatenate(full, axis=self.axis), axis=-1)
 
 
 class Dot(_Merge):
@@ -206,6 +259,6 @@ def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
     return Concatenate(axis=axis, **kwargs)(inputs)
 
 
-def dot(inputs: Any, axes: int | Sequence[int], normalize: bool = False, **kwargs: Any) -> Any:
+def dot(inputs: Any, axes: int | Sequence[int] = -1, normalize: bool = False, **kwargs: Any) -> Any:
     """`Dot` as a function."""
     return Dot(axes=axes, normalize=normalize, **kwargs)(inputs)

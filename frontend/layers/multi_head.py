@@ -28,6 +28,8 @@ class _Projection(Layer):
         inputs, outputs: the kernel's axes that are summed over, and those of the result.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         inputs: tuple[int, ...],
@@ -263,6 +265,8 @@ class MultiHeadAttention(_MultiHead):
     key and value, attention_output/kernel (num_heads, value_dim, *output_shape) and its bias.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         num_heads: int,
@@ -278,6 +282,7 @@ class MultiHeadAttention(_MultiHead):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         use_gate: bool = False,
@@ -311,6 +316,7 @@ class MultiHeadAttention(_MultiHead):
                 "kernel_constraint": constraints.get(kernel_constraint),
                 "bias_constraint": constraints.get(bias_constraint),
             },
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.num_heads, self.key_dim = self._heads, self._key_dim
@@ -340,6 +346,7 @@ class GroupedQueryAttention(_MultiHead):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         use_gate: bool = False,
@@ -366,6 +373,7 @@ class GroupedQueryAttention(_MultiHead):
                 "kernel_constraint": constraints.get(kernel_constraint),
                 "bias_constraint": constraints.get(bias_constraint),
             },
+            activity_regularizer=activity_regularizer,
             **kwargs,
         )
         self.head_dim, self.dropout = head_dim, self._dropout

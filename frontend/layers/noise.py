@@ -92,13 +92,18 @@ def _channels_first(data_format: str | None) -> bool:
 class _Noise(Layer):
     """A layer with a random stream of its own if it has a seed."""
 
+    supports_masking = True
+
     def __init__(self, seed: int | random.SeedGenerator | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = seed
-        self._generator = _generator(seed, self.name)
+        self._generator = seeded_generator(seed, self.name)
 
 
-def _generator(seed: int | random.SeedGenerator | None, name: str) -> random.SeedGenerator | None:
+def seeded_generator(
+    seed: int | random.SeedGenerator | None, name: str
+) -> random.SeedGenerator | None:
+    """A layer's own random stream; None, for the global one, without a seed."""
     if seed is None or isinstance(seed, random.SeedGenerator):
         return seed
     generator = random.SeedGenerator(seed)

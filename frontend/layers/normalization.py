@@ -96,6 +96,8 @@ class BatchNormalization(_Scaled):
     moving_variance.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         axis: int = -1,
@@ -112,6 +114,8 @@ class BatchNormalization(_Scaled):
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
         renorm: bool = False,
+        renorm_clipping: Any = None,
+        renorm_momentum: float = 0.99,
         synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -225,6 +229,8 @@ class LayerNormalization(_Scaled):
     Shapes: gamma and beta have the sizes of the axes.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         axis: int | Sequence[int] = -1,
@@ -284,6 +290,8 @@ class GroupNormalization(_Scaled):
 
     Shapes: gamma and beta have one entry per channel.
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -363,6 +371,8 @@ class RMSNormalization(Layer):
     Shapes: the weight, scale, has the sizes of the axes.
     """
 
+    supports_masking = True
+
     def __init__(
         self, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, **kwargs: Any
     ) -> None:
@@ -384,6 +394,8 @@ class RMSNormalization(Layer):
 
 class UnitNormalization(Layer):
     """Each sample divided by its Euclidean norm over the axes (at least 1e-12)."""
+
+    supports_masking = True
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -207,6 +207,8 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         ShapeError: (when called) inputs of another rank.
     """
 
+    supports_masking = True
+
     rank = 1
 
     def call(self, inputs: Any, mask: Any = None) -> Tensor:
@@ -218,6 +220,9 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         total = ops.sum(ops.where(kept, x, 0), axis=self._axes, keepdims=self.keepdims)
         count = ops.sum(ops.cast(kept, x.dtype), axis=self._axes, keepdims=self.keepdims)
         return ops.divide(total, count)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """None: the steps are gone."""
 
 
 class GlobalAveragePooling2D(_GlobalAveragePooling):

@@ -1,4 +1,4 @@
-"""Recurrent layers, with Keras 3's arguments, defaults, weights and numbers."""
+"""RNN: any cell, run over a sequence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from onnxtape import context, nest, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
-from onnxtape.layers.recurrent_base import GatedCell, RecurrentCell, Remade
-from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
+from onnxtape.layers.recurrent_base import GatedCell, RecurrentCell, initial_state
+from onnxtape.layers.recurrent_cells import StackedRNNCells
 from onnxtape.ops.axes import refused
 from onnxtape.tensor import Tensor
+from onnxtape.variable import Variable
 
 
-class RNN(Remade, Layer):
+class RNN(Layer):
     """A cell, or several on top of each other, run over a sequence.
 
     Args:
@@ -24,13 +25,17 @@ class RNN(Remade, Layer):
         return_sequences: return the outputs of all steps instead of the last one's.
         return_state: return the last states as well.
         go_backwards: start at the end; the outputs come in that order.
+        stateful: start each call with the states that the last one ended with, which are variables
+            (`states`); the batch size is fixed then.
+        unroll: write all steps out; the length must be known.
         zero_output_for_mask: where a step is masked, the output is zero, not the previous one.
 
     Shapes: (batch, time, ...) to (batch, output_size) or (batch, time, output_size); a mask is
     boolean, (batch, time). SimpleRNN, GRU and LSTM without mask and recurrent dropout are one ONNX
-    operator, for sequences of any length; anything else is written out step by step, for which the
-    length must be known.
+    operator. All else runs step by step, written out where the length is known, else in a Scan.
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -44,11 +49,6 @@ class RNN(Remade, Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if stateful:
-            raise ValueError(
-                f"{type(self).__name__} '{self.name}': stateful=True is not supported; with "
-                "return_state=True, pass the states on as initial_state"
-            )
         self.cell: Any = StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
         for name in ("state_size", "call"):
             if not hasattr(self.cell, name):
@@ -59,6 +59,8 @@ class RNN(Remade, Layer):
         self.stateful = stateful
         self.unroll = unroll
         self.zero_output_for_mask = zero_output_for_mask
+        #: Variables of the states, if `stateful`; None before the first call.
+        self.states: Any = None
         #: Whether outputs come in the order of time even when it goes backwards.
         self.keeps_time_order = False
 
@@ -73,13 +75,41 @@ class RNN(Remade, Layer):
                 self.cell.build((input_shape[0], *input_shape[2:]))
         self.built = True
 
+    def _create_states(self, batch_size: Any) -> None:
+        if not isinstance(batch_size, int):
+            raise refused(
+                f"{type(self).__name__} '{self.name}' is stateful, so its batch size must be "
+                "known, as in ot.Input(batch_shape=(batch, time, features))"
+            )
+        with context.initializing():
+            zeros = self.get_initial_state(batch_size)
+        self.states = nest.map_structure(
+            lambda state: Variable(state, trainable=False, name="state"), zeros
+        )
+        for variable in nest.flatten(self.states):
+            variable.is_weight = False
+            variable.path = f"{self.name}/state"
+
+    def reset_state(self) -> None:
+        """Start the next call with zeros, if the layer is stateful."""
+        for variable in nest.flatten(self.states or []):
+            variable.assign(ops.zeros_like(variable))
+
+    def reset_states(self) -> None:
+        """`reset_state` under Keras's older name."""
+        self.reset_state()
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """That of the inputs, where all steps are returned."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        output = mask if self.return_sequences else None
+        states = nest.flatten(self.cell.state_size) if self.return_state else []
+        return [output, *[None for _ in states]]
+
     def get_initial_state(self, batch_size: Any) -> list[Any]:
         """The cell's states of zeros for so many sequences."""
-        if hasattr(self.cell, "get_initial_state"):
-            return list(self.cell.get_initial_state(batch_size))
-        sizes = self.cell.state_size
-        sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
-        return [ops.zeros((batch_size, size), self.compute_dtype) for size in sizes]
+        return initial_state(self.cell, batch_size)
 
     def call(
         self,
@@ -106,6 +136,11 @@ class RNN(Remade, Layer):
                     f"{type(self).__name__} '{self.name}' has {expected} states, but "
                     f"initial_state has {len(initial_state)}"
                 )
+        if self.stateful:
+            if self.states is None:
+                self._create_states(B.dim(x, 0))
+            if initial_state is None:
+                initial_state = nest.map_structure(lambda v: v.value, self.states)
         if isinstance(self.cell, RecurrentCell):
             self.cell.reset_dropout()
         steps_first = B.op("Transpose", x, perm=[1, 0, *range(2, rank)])
@@ -114,6 +149,10 @@ class RNN(Remade, Layer):
             outputs, last, states = self._run_whole(steps_first, initial_state, training)
         else:
             outputs, last, states = self._run_steps(x, steps_first, initial_state, mask, training)
+        if self.stateful:
+            pairs = zip(nest.flatten(self.states), nest.flatten(states), strict=True)
+            for variable, state in pairs:
+                variable.assign(state)
         result = last
         if self.return_sequences:
             turned = outputs
@@ -144,36 +183,56 @@ class RNN(Remade, Layer):
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The same, step by step."""
         length = B.dim(x, 1)
-        if not isinstance(length, int) or length == 0:
+        if length == 0 or (self.unroll and not isinstance(length, int)):
             raise refused(
-                f"{type(self).__name__} '{self.name}' runs step by step (it has a mask, recurrent "
-                "dropout, a cell of its own, or an activation that ONNX's operator lacks), so its "
-                f"sequences' length must be known and not zero, unlike {format_shape(B.shape(x))}"
+                f"{type(self).__name__} '{self.name}' takes sequences of at least one step, with "
+                f"unroll=True of a known number, not {format_shape(B.shape(x))}"
             )
-        batch = ops.shape(x)[0]
-        states = self.get_initial_state(batch) if initial is None else list(initial)
-        options = {"training": training} if getattr(self.cell, "takes_training", False) else {}
-        inputs = ops.unstack(steps_first)
-        masks = self._masks(mask)
-        outputs: list[Any] = [None] * length
-        last: Any = None
-        for t in reversed(range(length)) if self.go_backwards else range(length):
-            output, following = self.cell(inputs[t], states, **options)
-            following = list(following) if isinstance(following, (list, tuple)) else [following]
-            shown = output
-            if masks is not None:
-                before = ops.zeros_like(output) if last is None else last
-                shown = _chosen(masks[t], output, before)
-                following = _chosen(masks[t], following, states)
-                last = shown
-                if self.zero_output_for_mask:
-                    shown = _chosen(masks[t], output, ops.zeros_like(output))
-            else:
-                last = output
-            outputs[t], states = shown, following
-        return ops.stack(outputs), last, states
+        states = self.get_initial_state(ops.shape(x)[0]) if initial is None else list(initial)
+        masks = self._mask_steps(mask)
+        if isinstance(length, int):
+            inputs = ops.unstack(steps_first)
+            kept = [None] * length if masks is None else ops.unstack(masks)
+            carry: Any = (None, states)
+            outputs: list[Any] = [None] * length
+            for t in reversed(range(length)) if self.go_backwards else range(length):
+                carry, outputs[t] = self._step(carry, training, inputs[t], kept[t])
+            return ops.stack(outputs), *carry
+        if training and isinstance(self.cell, RecurrentCell):
+            self.cell.draw_dropout(ops.shape(x)[0])
+        # What the first step would have before it, had it one.
+        (before, _), _ = self._step((None, states), False, steps_first[0])
+        carry, stacked = ops.scan(
+            lambda carry, at: self._step(carry, training, *at),
+            (ops.zeros_like(before), states),
+            [steps_first] if masks is None else [steps_first, masks],
+            reverse=self.go_backwards,
+        )
+        return stacked, *carry
 
-    def _masks(self, mask: Any) -> list[Tensor] | None:
+    def _step(self, carry: Any, training: bool, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
+        """One step.
+
+        Args:
+            carry: the output before it (None: there is none) and the states.
+            mask: (batch,); None where there is none.
+
+        Returns:
+            The next carry, and what to return of this step.
+        """
+        last, states = carry
+        options = {"training": training} if getattr(self.cell, "takes_training", False) else {}
+        output, following = self.cell(inputs, states, **options)
+        following = list(following) if isinstance(following, (list, tuple)) else [following]
+        if mask is None:
+            return (output, following), output
+        zeros = ops.zeros_like(output)
+        kept = _chosen(mask, output, zeros if last is None else last)
+        shown = _chosen(mask, output, zeros) if self.zero_output_for_mask else kept
+        return (kept, _chosen(mask, following, states)), shown
+
+    def _mask_steps(self, mask: Any) -> Tensor | None:
+        """The mask, (time, batch)."""
         if mask is None:
             return None
         given = convert_to_tensor(mask)
@@ -182,7 +241,7 @@ class RNN(Remade, Layer):
                 f"{type(self).__name__} '{self.name}' takes a mask of shape (batch, time), not "
                 f"{format_shape(B.shape(given))}"
             )
-        return ops.unstack(ops.cast(given, "bool"), axis=1)
+        return ops.transpose(ops.cast(given, "bool"))
 
 
 def _chosen(mask: Tensor, new: Any, old: Any) -> Any:
@@ -191,51 +250,3 @@ def _chosen(mask: Tensor, new: Any, old: Any) -> Any:
         return [_chosen(mask, x, y) for x, y in zip(new, old, strict=True)]
     rank = B.known_rank(new, "a masked step")
     return ops.where(ops.expand_dims(mask, list(range(1, rank))), new, old)
-
-
-#: The arguments of the layer; all others are its cell's.
-_OF_RNN = (
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-    "name",
-    "trainable",
-    "activity_regularizer",
-)
-
-
-class _OfCell(RNN):
-    """An RNN that makes its cell itself, of the arguments that the cell takes."""
-
-    cell_type: type[GatedCell]
-
-    def __init__(self, units: int, *args: Any, **kwargs: Any) -> None:
-        own = {key: kwargs.pop(key) for key in _OF_RNN if key in kwargs}
-        if "dtype" in kwargs:
-            own["dtype"] = kwargs["dtype"]
-        super().__init__(self.cell_type(units, *args, **kwargs), **own)
-
-    @property
-    def units(self) -> int:
-        return int(self.cell.units)
-
-
-class SimpleRNN(_OfCell):
-    """A fully connected recurrent layer; arguments and weights as `SimpleRNNCell` and `RNN`."""
-
-    cell_type = SimpleRNNCell
-
-
-class GRU(_OfCell):
-    """A gated recurrent unit; arguments and weights as `GRUCell` and `RNN`."""
-
-    cell_type = GRUCell
-
-
-class LSTM(_OfCell):
-    """A long short-term memory; arguments and weights as `LSTMCell` and `RNN`."""
-
-    cell_type = LSTMCell

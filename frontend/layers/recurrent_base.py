@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from onnxtape import activations, initializers, ops, random
+from onnxtape import activations, constraints, initializers, ops, random, regularizers
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B
 from onnxtape.layers.layer import Layer
@@ -26,29 +26,15 @@ _FUNCTIONS: dict[Callable[[Any], Any], tuple[str, float, float]] = {
 }
 _TAKES_NUMBERS = ("Affine", "HardSigmoid")
 
-
-class Remade:
-    """What can be made again from the arguments it was made with."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        made.__dict__["_made_with"] = (args, kwargs)
-        return made
-
-    def remade(self, **changes: Any) -> Self:
-        """One with the same arguments but for `changes`, and weights of its own."""
-        args, kwargs = self.__dict__["_made_with"]
-
-        def again(x: Any) -> Any:
-            if isinstance(x, (list, tuple)):
-                return type(x)(map(again, x))
-            return x.remade() if isinstance(x, Remade) else x
-
-        kept = {key: again(x) for key, x in kwargs.items() if key != "name"}
-        return type(self)(*map(again, args), **{**kept, **changes})
+#: What can be said of each weight.
+_SETTINGS: dict[str, Any] = {
+    "initializer": initializers,
+    "regularizer": regularizers,
+    "constraint": constraints,
+}
 
 
-class RecurrentCell(Remade, Layer):
+class RecurrentCell(Layer):
     """A layer that takes a time step's inputs (batch, features) and its states.
 
     `call(inputs, states, training)` returns the output and the next states. `RNN` runs any layer
@@ -69,6 +55,19 @@ class RecurrentCell(Remade, Layer):
     def reset_dropout(self) -> None:
         """Draw new dropout masks from the next step on; a sequence's steps share theirs."""
 
+    def draw_dropout(self, batch_size: Any) -> None:
+        """Draw them now: what a loop's body draws, its next iteration has not."""
+
+
+def initial_state(cell: Any, batch_size: Any) -> list[Any]:
+    """Any cell's states of zeros for so many sequences."""
+    if hasattr(cell, "get_initial_state"):
+        made = cell.get_initial_state(batch_size=batch_size)
+        return list(made) if isinstance(made, (list, tuple)) else [made]
+    sizes = cell.state_size
+    sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    return [ops.zeros((batch_size, size), cell.compute_dtype) for size in sizes]
+
 
 class GatedCell(RecurrentCell):
     """SimpleRNN's, GRU's and LSTM's cells: what they have in common."""
@@ -76,44 +75,35 @@ class GatedCell(RecurrentCell):
     #: The number of gates and their order in ONNX's operator, which is `operator`.
     gates: tuple[int, ...]
     operator: str
+    bias_initializer: Any
 
-    def __init__(
-        self,
-        units: int,
-        functions: Sequence[Any],
-        use_bias: bool,
-        kernel_initializer: Any,
-        recurrent_initializer: Any,
-        bias_initializer: Any,
-        kernel_regularizer: Any,
-        recurrent_regularizer: Any,
-        bias_regularizer: Any,
-        dropout: float,
-        recurrent_dropout: float,
-        seed: int | None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, functions: Sequence[Any], given: Mapping[str, Any], **kwargs: Any) -> None:
+        """See the subclasses.
+
+        Args:
+            functions: of the gates, then of the states, as ONNX's operator orders them.
+            given: all arguments of the subclass by their names.
+        """
         super().__init__(**kwargs)
         kind = type(self).__name__
-        if units <= 0:
-            raise ValueError(f"{kind} needs a positive number of units, not {units}")
-        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{kind}: {name} lies in [0, 1), not at {rate}")
-        self.units = int(units)
+        if given["units"] <= 0:
+            raise ValueError(f"{kind} needs a positive number of units, not {given['units']}")
+        for name in ("dropout", "recurrent_dropout"):
+            if not 0 <= given[name] < 1:
+                raise ValueError(f"{kind}: {name} lies in [0, 1), not at {given[name]}")
+        self.units = int(given["units"])
         self.functions = [activations.get(f) for f in functions]
-        self.use_bias = use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.recurrent_initializer = initializers.get(recurrent_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = kernel_regularizer
-        self.recurrent_regularizer = recurrent_regularizer
-        self.bias_regularizer = bias_regularizer
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
+        self.use_bias: bool = given["use_bias"]
+        for weight in ("kernel", "recurrent", "bias"):
+            for what, module in _SETTINGS.items():
+                name = f"{weight}_{what}"
+                setattr(self, name, module.get(given[name]))
+        self.dropout: float = given["dropout"]
+        self.recurrent_dropout: float = given["recurrent_dropout"]
         self.output_size = self.units
         self.state_size = [self.units]
-        self.seed_generator = random.SeedGenerator(seed) if dropout or recurrent_dropout else None
+        drops = self.dropout or self.recurrent_dropout
+        self.seed_generator = random.SeedGenerator(given["seed"]) if drops else None
         self.kernel: Variable
         self.recurrent_kernel: Variable
         self.bias: Variable | None = None
@@ -129,26 +119,23 @@ class GatedCell(RecurrentCell):
                 f"not {format_shape(input_shape)}"
             )
         count = len(self.gates) * self.units
-        self.kernel = self.add_weight(
-            (input_shape[-1], count),
-            self.kernel_initializer,
-            name="kernel",
-            regularizer=self.kernel_regularizer,
-        )
-        self.recurrent_kernel = self.add_weight(
-            (self.units, count),
-            self.recurrent_initializer,
-            name="recurrent_kernel",
-            regularizer=self.recurrent_regularizer,
-        )
+        self.kernel = self._weight("kernel", (input_shape[-1], count))
+        self.recurrent_kernel = self._weight("recurrent", (self.units, count))
         if self.use_bias:
-            self.bias = self.add_weight(
-                self._bias_shape(count),
-                self._initial_bias,
-                name="bias",
-                regularizer=self.bias_regularizer,
-            )
+            self.bias = self._weight("bias", self._bias_shape(count))
         self.built = True
+
+    def _weight(self, which: str, shape: tuple[int, ...]) -> Variable:
+        initializer = (
+            self._initial_bias if which == "bias" else getattr(self, f"{which}_initializer")
+        )
+        return self.add_weight(
+            shape,
+            initializer,
+            name="recurrent_kernel" if which == "recurrent" else which,
+            regularizer=getattr(self, f"{which}_regularizer"),
+            constraint=getattr(self, f"{which}_constraint"),
+        )
 
     def _bias_shape(self, count: int) -> tuple[int, ...]:
         return (count,)
@@ -160,6 +147,11 @@ class GatedCell(RecurrentCell):
 
     def reset_dropout(self) -> None:
         self._input_mask = self._recurrent_masks = None
+
+    def draw_dropout(self, batch_size: Any) -> None:
+        dtype = self.compute_dtype
+        self.dropped_inputs(ops.ones((batch_size, self.kernel.shape[0]), dtype), True)
+        self._recurrent_products(ops.ones((batch_size, self.units), dtype), True)
 
     def dropped_inputs(self, inputs: Any, training: bool) -> Any:
         """The inputs of a step, behind the mask that all steps share."""

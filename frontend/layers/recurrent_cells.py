@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxtape import ops
 from onnxtape.engine import B
-from onnxtape.layers.recurrent_base import GatedCell, RecurrentCell
+from onnxtape.layers.recurrent_base import GatedCell, RecurrentCell, initial_state
 from onnxtape.tensor import Tensor
 
 
@@ -31,26 +31,15 @@ class SimpleRNNCell(GatedCell):
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            units,
-            [activation],
-            use_bias,
-            kernel_initializer,
-            recurrent_initializer,
-            bias_initializer,
-            kernel_regularizer,
-            recurrent_regularizer,
-            bias_regularizer,
-            dropout,
-            recurrent_dropout,
-            seed,
-            **kwargs,
-        )
+        super().__init__([activation], locals(), **kwargs)
 
     def call(
         self, inputs: Any, states: Sequence[Any], training: bool = False
@@ -84,27 +73,16 @@ class GRUCell(GatedCell):
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            units,
-            [recurrent_activation, activation],
-            use_bias,
-            kernel_initializer,
-            recurrent_initializer,
-            bias_initializer,
-            kernel_regularizer,
-            recurrent_regularizer,
-            bias_regularizer,
-            dropout,
-            recurrent_dropout,
-            seed,
-            **kwargs,
-        )
+        super().__init__([recurrent_activation, activation], locals(), **kwargs)
         self.reset_after = reset_after
 
     def _bias_shape(self, count: int) -> tuple[int, ...]:
@@ -169,26 +147,15 @@ class LSTMCell(GatedCell):
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            units,
-            [recurrent_activation, activation, activation],
-            use_bias,
-            kernel_initializer,
-            recurrent_initializer,
-            bias_initializer,
-            kernel_regularizer,
-            recurrent_regularizer,
-            bias_regularizer,
-            dropout,
-            recurrent_dropout,
-            seed,
-            **kwargs,
-        )
+        super().__init__([recurrent_activation, activation, activation], locals(), **kwargs)
         self.unit_forget_bias = unit_forget_bias
         self.state_size = [self.units, self.units]
 
@@ -222,15 +189,20 @@ class StackedRNNCells(RecurrentCell):
             raise ValueError("StackedRNNCells needs at least one cell")
         self.cells = list(cells)
         self.state_size = [cell.state_size for cell in self.cells]
-        self.output_size = self.cells[-1].output_size
+        self.output_size = getattr(self.cells[-1], "output_size", self.cells[-1].state_size)
 
     def get_initial_state(self, batch_size: Any) -> list[Any]:
-        return [cell.get_initial_state(batch_size) for cell in self.cells]
+        return [initial_state(cell, batch_size) for cell in self.cells]
 
     def reset_dropout(self) -> None:
         for cell in self.cells:
             if isinstance(cell, RecurrentCell):
                 cell.reset_dropout()
+
+    def draw_dropout(self, batch_size: Any) -> None:
+        for cell in self.cells:
+            if isinstance(cell, RecurrentCell):
+                cell.draw_dropout(batch_size)
 
     def call(
         self, inputs: Any, states: Sequence[Any], training: bool = False
@@ -239,5 +211,5 @@ class StackedRNNCells(RecurrentCell):
         for cell, own in zip(self.cells, states, strict=True):
             options = {"training": training} if cell.takes_training else {}
             inputs, after = cell(inputs, own, **options)
-            following.append(after)
+            following.append(list(after) if isinstance(after, (list, tuple)) else [after])
         return inputs, following

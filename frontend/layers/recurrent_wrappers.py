@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxtape import context, ops
+from onnxtape import context, nest, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
@@ -19,6 +19,7 @@ class Bidirectional(Layer):
 
     Args:
         layer: an `RNN`. Two like it are made; its own weights are not used.
+        weights: the arrays to begin with.
         merge_mode: how the two outputs become one: "concat" (along the last axis), "sum", "ave",
             "mul", or None, which gives both.
         backward_layer: another layer for the way back, with `go_backwards=True`.
@@ -26,14 +27,18 @@ class Bidirectional(Layer):
     With `return_state`, the forward states and then the backward ones follow the output.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         layer: Any,
         merge_mode: str | None = "concat",
+        weights: Any = None,
         backward_layer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._initial_weights = weights
         for given in (layer, backward_layer):
             if given is not None and not isinstance(given, RNN):
                 raise ValueError(f"Bidirectional takes a recurrent layer, not {given!r}")
@@ -64,12 +69,28 @@ class Bidirectional(Layer):
         self.return_sequences = layer.return_sequences
         self.return_state = layer.return_state
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """That of the inputs, where all steps are returned."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        output = mask if self.return_sequences else None
+        outputs = [output] if self.merge_mode else [output, output]
+        states = nest.flatten(self.forward_layer.cell.state_size) if self.return_state else []
+        return [*outputs, *[None for _ in 2 * states]]
+
+    def reset_state(self) -> None:
+        """Start the next call with zeros, if the layers are stateful."""
+        self.forward_layer.reset_state()
+        self.backward_layer.reset_state()
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
                 with context.in_layer(layer.name):
                     layer.build(input_shape)
         self.built = True
+        if self._initial_weights is not None:
+            self.set_weights(self._initial_weights)
 
     def call(
         self,
@@ -112,10 +133,13 @@ class TimeDistributed(Layer):
     """A layer applied to every time step by itself, all of them at once.
 
     Args:
-        layer: takes (batch, ...); all steps go through it as one large batch.
+        layer: takes (batch, ...); all steps go through it as one large batch, and so does a mask
+            (batch, time, ...), if the layer takes one.
 
     Shapes: (batch, time, ...) to (batch, time, ...).
     """
+
+    supports_masking = True
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -135,7 +159,7 @@ class TimeDistributed(Layer):
                 self.layer.built = True
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         x = convert_to_tensor(inputs)
         rank = B.known_rank(x, f"TimeDistributed '{self.name}'")
         if rank < 3:
@@ -144,6 +168,8 @@ class TimeDistributed(Layer):
                 f"{format_shape(B.shape(x))}"
             )
         sizes = ops.shape(x)
-        options = {"training": training} if self.layer.takes_training else {}
+        options: dict[str, Any] = {"training": training} if self.layer.takes_training else {}
+        if mask is not None and "mask" in self.layer._call_parameters:
+            options["mask"] = ops.reshape(mask, (-1, *ops.shape(mask)[2:]))
         made = self.layer(ops.reshape(x, (-1, *sizes[2:])), **options)
         return ops.reshape(made, (*sizes[:2], *ops.shape(made)[1:]))

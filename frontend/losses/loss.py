@@ -12,6 +12,7 @@ from onnxtape import context, nest, ops
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.lookup import Configurable
 from onnxtape.losses.operands import aligned, divide_no_nan
+from onnxtape.masks import mask_of
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.tensor import Tensor
 
@@ -53,7 +54,7 @@ class Loss(Configurable):
         raise NotImplementedError(f"{type(self).__name__} has no call method")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        """The reduced loss.
+        """The reduced loss; steps that the mask of the predictions leaves out do not count.
 
         Args:
             y_true: targets; for a loss of one's own also a dict of them.
@@ -65,11 +66,14 @@ class Loss(Configurable):
             ShapeError: shapes that do not go together.
         """
         with context.in_layer(self.name):
+            carried = mask_of(y_pred)
             predictions = _tensors(y_pred, None)
             dtype = self.dtype or _computed_in(predictions)
             predictions = _tensors(predictions, dtype)
             targets = _tensors(y_true, None if self._takes_classes else dtype)
             losses, mask = self._masked(targets, predictions)
+            if carried is not None:
+                mask = carried if mask is None else ops.logical_and(mask, carried)
             return self._reduced(convert_to_tensor(losses, dtype), sample_weight, mask)
 
     def _masked(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor | None]:
@@ -83,6 +87,7 @@ class Loss(Configurable):
         counted = None
         if mask is not None:
             counted = B.cast(mask, losses.dtype)
+            losses, counted = aligned(losses, counted)
             weights = counted if weights is None else ops.multiply(*aligned(counted, weights))
         if weights is not None:
             losses, weights = aligned(losses, weights)
@@ -94,7 +99,7 @@ class Loss(Configurable):
         if self.reduction == "mean_with_sample_weight" and weights is not None:
             return divide_no_nan(ops.sum(losses), ops.sum(weights))
         if counted is not None:
-            return divide_no_nan(ops.sum(losses), ops.sum(counted))
+            return divide_no_nan(ops.sum(losses), ops.sum(B.expand_like(counted, losses)))
         return ops.mean(losses)
 
     def __repr__(self) -> str:

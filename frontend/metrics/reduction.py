@@ -10,6 +10,7 @@ import numpy.typing as npt
 from onnxtape import ops
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.losses.operands import divide_no_nan, may_broadcast, same_rank, weights_refused
+from onnxtape.masks import mask_of
 from onnxtape.metrics.metric import Metric
 from onnxtape.naming import auto_name
 from onnxtape.tensor import Tensor
@@ -29,7 +30,10 @@ class Sum(Metric):
             values: of any shape; the first axis counts the samples.
             sample_weight: one per sample, or of a shape that broadcasts to that of the values.
         """
-        x, _ = _samplewise(convert_to_tensor(values, self.total.dtype), sample_weight, ops.sum)
+        weights = sample_weight
+        if weights is not None:  # A mask alone changes nothing, as in Keras.
+            weights = _with_mask(weights, mask_of(values))
+        x, _ = _samplewise(convert_to_tensor(values, self.total.dtype), weights, ops.sum)
         self.total.assign_add(ops.sum(x))
 
     def result(self) -> Tensor:
@@ -52,9 +56,10 @@ class Mean(Metric):
             values: of any shape; the first axis counts the samples.
             sample_weight: one per sample, or of a shape that broadcasts to that of the values.
         """
-        x, weights = _samplewise(
-            convert_to_tensor(values, self.total.dtype), sample_weight, ops.mean
-        )
+        weights = sample_weight
+        if weights is not None:  # A mask alone changes nothing, as in Keras.
+            weights = _with_mask(weights, mask_of(values))
+        x, weights = _samplewise(convert_to_tensor(values, self.total.dtype), weights, ops.mean)
         self.total.assign_add(ops.sum(x))
         if weights is not None:
             self.count.assign_add(ops.sum(weights))
@@ -66,6 +71,16 @@ class Mean(Metric):
     def result(self) -> Tensor:
         """The mean; 0 before the first value, as in Keras."""
         return divide_no_nan(self.total.value, self.count.value)
+
+
+def _with_mask(sample_weight: Any, mask: Any) -> Any:
+    """Weights that are zero where the mask is."""
+    if mask is None:
+        return sample_weight
+    counted = ops.cast(mask, "float32")
+    if sample_weight is None:
+        return counted
+    return ops.multiply(*same_rank(counted, convert_to_tensor(sample_weight, "float32")))
 
 
 def _samplewise(
@@ -112,9 +127,9 @@ class MeanMetricWrapper(Mean):
         self._fn_kwargs = kwargs
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        """Take a batch of targets and predictions into account."""
+        """Take a batch into account, but for what the mask of the predictions leaves out."""
         values = self.fn(y_true, y_pred, **self._fn_kwargs)
-        super().update_state(values, sample_weight)
+        super().update_state(values, _with_mask(sample_weight, mask_of(y_pred)))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that `from_config` makes an equal object of."""

@@ -1,6 +1,7 @@
 """Models: layers put together."""
 
+from onnxtape.models.cloning import clone_model
 from onnxtape.models.model import Model
 from onnxtape.models.sequential import Sequential
 
-__all__ = ["Model", "Sequential"]
+__all__ = ["Model", "Sequential", "clone_model"]

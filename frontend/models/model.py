@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
-from onnxtape import nest
+from onnxtape import masks, nest, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
-from onnxtape.naming import to_snake_case
+from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.ops.axes import may_equal, refused
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
@@ -28,10 +29,26 @@ class Model(Trainer, Layer):
         outputs: what is computed from them.
     """
 
+    #: The layers inside see to masks.
+    supports_masking = True
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model and (args or "inputs" in kwargs):
-            return cast("Self", super().__new__(Functional))
-        return super().__new__(cls)
+            made = super().__new__(Functional, *args, **kwargs)
+            return cast("Self", made)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not args and "inputs" not in kwargs:
+            super().__init__(**kwargs)
+            return
+        # A subclass that was given inputs and outputs, or made them itself, is a functional model.
+        if not isinstance(self, Functional):
+            self.__class__ = _functional(cast("Any", type(self)))
+        Functional.__init__(cast("Functional", self), *args, **kwargs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """None: the outputs carry the masks of the layers that made them."""
 
     def build(self, input_shape: Any) -> None:
         """Create all weights, by calling the model on a symbolic input.
@@ -54,13 +71,37 @@ class Model(Trainer, Layer):
         else:
             super()._build_for(args, kwargs)
 
-    def summary(self, print_fn: Callable[[str], None] | None = None) -> None:
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Sequence[float] | None = None,
+        print_fn: Callable[[str], None] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
+    ) -> None:
         """Print a table of the layers, their output shapes and parameters.
 
         Args:
+            line_length: of the table, in characters; by default 88, or the terminal's.
+            positions: where the columns end, as shares of the line.
             print_fn: takes the text, instead of the terminal.
+            expand_nested: list the layers of models inside, too.
+            show_trainable: say of each layer whether it is trained.
+            layer_range: the names of the first and the last layer to list.
+
+        Raises:
+            ValueError: a name in `layer_range` that no layer has.
         """
-        print_summary(self, print_fn)
+        print_summary(
+            self,
+            print_fn,
+            line_length=line_length,
+            positions=positions,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     @property
     def input_specs(self) -> Any:
@@ -104,14 +145,19 @@ class Model(Trainer, Layer):
         return [(layer, layer._output_shape) for layer in self.layers]
 
 
+@functools.cache
+def _functional(cls: Any) -> Any:
+    """A subclass of `Model` as one of `Functional`, under its own name."""
+    return type(cls.__name__, (cls, Functional), {"__module__": cls.__module__})
+
+
 class Functional(Model):
     """A model made of tensors; see `Model`."""
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         from onnxtape.functional import InputPlace, LayerCall, call_graph, is_functional
-        from onnxtape.naming import auto_name
 
-        super().__init__(name=name or auto_name("functional"), **kwargs)
+        Model.__init__(self, name=name or self._default_name(), **kwargs)
         for what, tree in (("inputs", inputs), ("outputs", outputs)):
             leaves = nest.flatten(tree)
             if not leaves or not all(is_functional(x) for x in leaves):
@@ -128,12 +174,12 @@ class Functional(Model):
             if isinstance(call, LayerCall):
                 made = [t.shape for t in call.outputs]
                 self._shapes.setdefault(id(call.layer), made[0] if len(made) == 1 else made)
-        places = {id(t._history): t.shape for t in self.inputs}
+        places = {id(t._history): t for t in self.inputs}
         self._layers: list[Layer] = []
         for node in graph.nodes:
             if isinstance(node, InputPlace):
-                layer = InputLayer(node.name)
-                self._shapes[id(layer)] = places[id(node)]
+                layer = InputLayer(places[id(node)])
+                self._shapes[id(layer)] = layer.output.shape
                 self._layers.append(layer)
             elif isinstance(node, Layer):
                 self._layers.append(node)
@@ -142,6 +188,20 @@ class Functional(Model):
     @property
     def input_specs(self) -> Any:
         return nest.map_structure(spec_of_input, self._input_tree)
+
+    @classmethod
+    def _default_name(cls) -> str:
+        return auto_name("functional" if cls is Functional else to_snake_case(cls.__name__))
+
+    @property
+    def input(self) -> Any:
+        """The inputs, as they were given."""
+        return self._input_tree
+
+    @property
+    def output(self) -> Any:
+        """The outputs, as they were given."""
+        return self._output_tree
 
     @property
     def output_names(self) -> list[str]:
@@ -156,24 +216,51 @@ class Functional(Model):
     def output_shape(self) -> Any:
         return nest.map_structure(lambda t: t.shape, self._output_tree)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         from onnxtape.functional import replay
 
-        values = replay(self._calls, self.inputs, self.outputs, self._in_order(inputs))
-        return nest.pack_like(self._output_tree, values)
+        given = self._in_order(inputs)
+        if mask is not None:
+            for x, own in zip(given, nest.flatten(mask), strict=True):
+                masks.attach(x, own)
+        values = replay(self._calls, self.inputs, self.outputs, given)
+        return self._packed_outputs(values)
+
+    def get_config(self) -> dict[str, Any]:
+        """Not for a model made of tensors: `ot.models.clone_model` makes it again.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"model '{self.name}' is made of tensors, which are no configuration: make it again "
+            "with the code that made it, or with ot.models.clone_model"
+        )
+
+    def _packed_inputs(self, leaves: list[Any]) -> Any:
+        return nest.pack_like(self._input_tree, leaves)
+
+    def _packed_outputs(self, leaves: list[Any]) -> Any:
+        return nest.pack_like(self._output_tree, leaves)
 
     def _in_order(self, inputs: Any) -> list[Any]:
-        """The given inputs, one for each of the model's; those of a dict by their keys."""
-        tree = self._input_tree
-        if isinstance(tree, Mapping) and isinstance(inputs, Mapping):
-            if missing := [key for key in tree if key not in inputs]:
+        """The given inputs, one for each of the model's; those of a dict by their names."""
+        if isinstance(inputs, Mapping):
+            tree = self._input_tree
+            names = (
+                [*tree]
+                if isinstance(tree, Mapping)
+                else [spec_of_input(p).name for p in self.inputs]
+            )
+            if missing := [name for name in names if name not in inputs]:
                 raise ValueError(f"model '{self.name}' was given no input {missing[0]!r}")
-            inputs = [inputs[key] for key in tree]
+            inputs = [inputs[name] for name in names]
         given = nest.flatten(inputs)
         if len(given) != len(self.inputs):
             raise ValueError(
                 f"model '{self.name}' takes {len(self.inputs)} inputs, but {len(given)} were given"
             )
+        given = [_of_rank(x, place) for x, place in zip(given, self.inputs, strict=True)]
         for value, place in zip(given, self.inputs, strict=True):
             if not may_equal(B.shape(convert_to_tensor(value)), B.shape(place)):
                 wanted = format_shape(place.shape).replace("?", "None")
@@ -185,6 +272,17 @@ class Functional(Model):
 
     def _summary_rows(self) -> list[tuple[Layer, Any]]:
         return [(layer, self._shapes[id(layer)]) for layer in self._layers]
+
+
+def _of_rank(x: Any, place: Tensor) -> Any:
+    """An input with or without a last axis of size 1, as the model wants it."""
+    value = convert_to_tensor(x)
+    given, wanted = B.rank(value), B.known_rank(place, "an input")
+    if given == wanted + 1 and B.dim(value, -1) == 1:
+        return masks.attach(ops.squeeze(value, -1), masks.mask_of(x))
+    if given == wanted - 1 and B.dim(place, -1) == 1:
+        return masks.attach(ops.expand_dims(value, -1), masks.mask_of(x))
+    return x
 
 
 def spec_of_input(tensor: Tensor) -> TensorSpec:
@@ -200,8 +298,9 @@ def call_name(call: Any) -> str:
 
 
 class InputLayer(Layer):
-    """How an input is listed in a summary."""
+    """How an input is listed among a model's layers."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(name=getattr(tensor._history, "name", None))
         self.built = True
+        self.__dict__["_first_call"] = (tensor, tensor)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from onnxtape import context
+from onnxtape import context, masks, nest
 from onnxtape.functional import Input, InputPlace
 from onnxtape.layers.layer import Layer
 from onnxtape.models.model import Model, spec_of_input
@@ -50,7 +50,7 @@ class Sequential(Model):
         if rebuild:
             self._build_from_input()
 
-    def pop(self) -> Layer:
+    def pop(self, rebuild: bool = True) -> Layer:
         """Take the top layer off.
 
         Raises:
@@ -60,12 +60,13 @@ class Sequential(Model):
             raise ValueError(f"Sequential '{self.name}' has no layers")
         *rest, last = self._stack
         self._stack = rest
-        self._build_from_input()
+        if rebuild:
+            self._build_from_input()
         return last
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Build all layers for inputs of this shape; any batch size will do afterwards."""
-        if self._input is None:
+        if self._input is None and input_shape is not None:
             self._input = Input(shape=input_shape[1:])
         self._build_from_input()
 
@@ -78,7 +79,9 @@ class Sequential(Model):
             if context.state.layers[-1:] != [self.name]:
                 stack.enter_context(context.in_layer(self.name))
             for layer in self._stack:
+                layer.__dict__.pop("_first_call", None)
                 x = layer(x)
+        self.__dict__["_first_call"] = (self._input, x)
         self._output_shape = x.shape if isinstance(x, Tensor) else None
         self.built = True
 
@@ -94,8 +97,22 @@ class Sequential(Model):
     def output_shape(self) -> Any:
         return self._output_shape
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        x = inputs
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The one input, if it is known."""
+        return [] if self._input is None else [self._input]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What the layers make of it."""
+        return [] if self._input is None else nest.flatten(self.output)
+
+    @property
+    def layers(self) -> list[Layer]:
+        return list(self._stack)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        x = inputs if mask is None else masks.attach(inputs, mask)
         for layer in self._stack:
             x = layer(x)
         return x

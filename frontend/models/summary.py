@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxtape.compiler.dims import format_shape
 
 if TYPE_CHECKING:
+    from onnxtape.layers.layer import Layer
     from onnxtape.models.model import Model
     from onnxtape.variable import Variable
 
 
-def print_summary(model: Model, print_fn: Callable[[str], None] | None) -> None:
-    """Print the model's layers, output shapes and parameters, and the totals.
-
-    Args:
-        print_fn: takes the text as one string; by default it is printed to the terminal.
-    """
+def print_summary(
+    model: Model,
+    print_fn: Callable[[str], None] | None,
+    *,
+    line_length: int | None,
+    positions: Sequence[float] | None,
+    expand_nested: bool,
+    show_trainable: bool,
+    layer_range: Sequence[str] | None,
+) -> None:
+    """Print the model's layers, output shapes and parameters, and the totals; see `summary`."""
     import rich.console
     import rich.markup
     import rich.table
@@ -27,17 +33,25 @@ def print_summary(model: Model, print_fn: Callable[[str], None] | None) -> None:
     out = io.StringIO() if print_fn is not None else None
     console = rich.console.Console(file=out, highlight=False)
     # Keras's widths.
-    width = min(88, console.width - 4)
-    ends = [0, *(int(share * width) for share in (0.45, 0.8, 1.0))]
+    width = line_length or min(88, console.width - 4)
+    shares = positions or ((0.45, 0.73, 0.88, 1.0) if show_trainable else (0.45, 0.8, 1.0))
+    ends = [0, *(int(share * width) if share <= 1 else int(share) for share in shares)]
     widths = [end - start for start, end in itertools.pairwise(ends)]
     table = rich.table.Table(width=width, show_lines=True)
     table.add_column("Layer (type)", width=widths[0])
     table.add_column("Output Shape", width=widths[1])
     table.add_column("Param #", width=widths[2], justify="right")
-    for layer, shape in model._summary_rows():
-        title = f"{layer.name} ({type(layer).__name__})"
+    if show_trainable:
+        table.add_column("Trainable", width=widths[3], justify="center")
+    rows = _in_range(list(model._summary_rows()), layer_range)
+    for depth, layer, shape in _listed(rows, expand_nested):
+        title = f"{'└ ' * depth}{layer.name} ({type(layer).__name__})"
         count = f"{layer.count_params():,}" if layer.built else "0 (unbuilt)"
-        table.add_row(rich.markup.escape(title), _shape_text(shape), count)
+        cells = [rich.markup.escape(title), _shape_text(shape), count]
+        if show_trainable:
+            trained = "Y" if layer.trainable_weights else "N"
+            cells.append(trained if layer.weights else "-")
+        table.add_row(*cells)
 
     trainable = _count(model.trainable_weights)
     frozen = _count(model.non_trainable_weights)
@@ -51,6 +65,30 @@ def print_summary(model: Model, print_fn: Callable[[str], None] | None) -> None:
         console.print(f"[bold] {label} params:[/bold] {params:,} ({_readable(size)})")
     if print_fn is not None and out is not None:
         print_fn(out.getvalue())
+
+
+Row = tuple["Layer", Any]
+
+
+def _listed(rows: Iterable[Row], nested: bool, depth: int = 0) -> Iterator[tuple[int, Layer, Any]]:
+    """The rows with their depth, those of models inside after the model's own."""
+    for layer, shape in rows:
+        yield depth, layer, shape
+        if nested and hasattr(layer, "_summary_rows"):
+            yield from _listed(layer._summary_rows(), nested, depth + 1)
+
+
+def _in_range(rows: list[Row], names: Sequence[str] | None) -> list[Row]:
+    if names is None:
+        return rows
+    listed = [layer.name for layer, _ in rows]
+    if len(names) != 2 or any(name not in listed for name in names):
+        raise ValueError(
+            f"layer_range is the names of the first and the last layer, not {list(names)}; there "
+            f"are {', '.join(listed)}"
+        )
+    first, last = map(listed.index, names)
+    return rows[first : last + 1]
 
 
 def _shape_text(shape: Any) -> str:

@@ -34,8 +34,8 @@ __all__ = [
 
 
 def add(x1: Any, x2: Any) -> Tensor:
-    """x1 + x2."""
-    return B.op("Add", *numeric(x1, x2))
+    """x1 + x2; of booleans, whether either holds."""
+    return _or_logical("Add", "Or", *operands(x1, x2))
 
 
 def subtract(x1: Any, x2: Any) -> Tensor:
@@ -44,8 +44,13 @@ def subtract(x1: Any, x2: Any) -> Tensor:
 
 
 def multiply(x1: Any, x2: Any) -> Tensor:
-    """x1 * x2."""
-    return B.op("Mul", *numeric(x1, x2))
+    """x1 * x2; of booleans, whether both hold."""
+    return _or_logical("Mul", "And", *operands(x1, x2))
+
+
+def _or_logical(op_type: str, logical: str, x: Tensor, y: Tensor) -> Tensor:
+    """What arithmetic on booleans is in NumPy and Keras."""
+    return B.op(logical if x.dtype == BOOL else op_type, x, y)
 
 
 def divide(x1: Any, x2: Any) -> Tensor:
@@ -99,16 +104,18 @@ def power(x1: Any, x2: Any) -> Tensor:
 
 def maximum(x1: Any, x2: Any) -> Tensor:
     """The larger of the two; tied elements share the gradient."""
-    return _extreme("Max", x1, x2)
+    return _extreme("Max", "Or", x1, x2)
 
 
 def minimum(x1: Any, x2: Any) -> Tensor:
     """The smaller of the two; tied elements share the gradient."""
-    return _extreme("Min", x1, x2)
+    return _extreme("Min", "And", x1, x2)
 
 
-def _extreme(op_type: str, x1: Any, x2: Any) -> Tensor:
-    x, y = numeric(x1, x2)
+def _extreme(op_type: str, logical: str, x1: Any, x2: Any) -> Tensor:
+    x, y = operands(x1, x2)
+    if x.dtype == BOOL:
+        return B.op(logical, x, y)
     return B.cast(B.op(op_type, widened(x), widened(y)), x.dtype)
 
 

@@ -47,9 +47,9 @@ def cast(x: Any, dtype: npt.DTypeLike) -> Tensor:
     return convert_to_tensor(x, dtype)
 
 
-def stop_gradient(x: Any) -> Tensor:
-    """x, through which no gradient flows."""
-    t = convert_to_tensor(x)
+def stop_gradient(variable: Any) -> Tensor:
+    """A tensor's or variable's value, through which no gradient flows."""
+    t = convert_to_tensor(variable)
     # Another object: a tape knows tensors by identity, so it has never seen this one.
     symbolic = context.state.symbolic or t._symbolic
     if symbolic is not None:
@@ -130,7 +130,7 @@ def ones_like(x: Any, dtype: npt.DTypeLike | None = None) -> Tensor:
 
 
 def arange(
-    start: Any, stop: Any = None, step: Any = 1, dtype: npt.DTypeLike | None = None
+    start: Any, stop: Any = None, step: Any = None, dtype: npt.DTypeLike | None = None
 ) -> Tensor:
     """Numbers from start (0 if only one bound is given) up to, not including, stop.
 
@@ -138,6 +138,7 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
+    step = 1 if step is None else step
     bounds = (start, stop, step)
     if all(isinstance(v, (int, float)) for v in bounds):
         if any(isinstance(v, float) for v in bounds):

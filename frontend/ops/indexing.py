@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,11 +50,24 @@ def _dims_but(t: Tensor, axis: int) -> Tensor:
     return B.op("Concat", *dims, axis=0) if len(dims) > 1 else dims[0]
 
 
-def scatter_update(inputs: Any, indices: Any, updates: Any) -> Tensor:
-    """`inputs` with `updates` at `indices` (..., k), each naming a place by its first k axes."""
+def scatter_update(
+    inputs: Any,
+    indices: Any,
+    updates: Any,
+    reduction: Literal["add", "max", "min", "mul"] | None = None,
+) -> Tensor:
+    """`inputs` with `updates` at `indices` (..., k), each naming a place by its first k axes.
+
+    Args:
+        reduction: how an update meets what is there; None replaces it.
+    """
     t = convert_to_tensor(inputs)
     return B.op(
-        "ScatterND", t, convert_to_tensor(indices, INT64), convert_to_tensor(updates, t.dtype)
+        "ScatterND",
+        t,
+        convert_to_tensor(indices, INT64),
+        convert_to_tensor(updates, t.dtype),
+        reduction=reduction or "none",
     )
 
 

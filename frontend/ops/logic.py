@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.promotion import BOOL, INT32, INT64, UINT64, numeric, operands, widened
@@ -153,8 +153,18 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     return chosen
 
 
-def where(condition: Any, x1: Any, x2: Any) -> Tensor:
-    """x1 where the condition holds, x2 elsewhere."""
+@overload
+def where(condition: Any) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: Any, x1: Any, x2: Any) -> Tensor: ...
+def where(condition: Any, x1: Any = None, x2: Any = None) -> Tensor | tuple[Tensor, ...]:
+    """x1 where the condition holds, x2 elsewhere; without the two, `nonzero(condition)`."""
+    if x1 is None and x2 is None:
+        from onnxtape.ops.sorting import nonzero
+
+        return nonzero(condition)
+    if x1 is None or x2 is None:
+        raise ValueError("where takes both x1 and x2, or neither of them")
     chosen = convert_to_tensor(condition, bool)
     x, y = operands(x1, x2)
     return B.cast(B.op("Where", chosen, widened(x), widened(y)), x.dtype)
@@ -185,19 +195,19 @@ def _bitwise(logical: str, bitwise: str, *xs: Any) -> Tensor:
     return B.op(logical if tensors[0].dtype == BOOL else bitwise, *tensors)
 
 
-def bitwise_and(x1: Any, x2: Any) -> Tensor:
+def bitwise_and(x: Any, y: Any) -> Tensor:
     """The bits set in both; on booleans, logical_and."""
-    return _bitwise("And", "BitwiseAnd", x1, x2)
+    return _bitwise("And", "BitwiseAnd", x, y)
 
 
-def bitwise_or(x1: Any, x2: Any) -> Tensor:
+def bitwise_or(x: Any, y: Any) -> Tensor:
     """The bits set in either; on booleans, logical_or."""
-    return _bitwise("Or", "BitwiseOr", x1, x2)
+    return _bitwise("Or", "BitwiseOr", x, y)
 
 
-def bitwise_xor(x1: Any, x2: Any) -> Tensor:
+def bitwise_xor(x: Any, y: Any) -> Tensor:
     """The bits set in one of them; on booleans, logical_xor."""
-    return _bitwise("Xor", "BitwiseXor", x1, x2)
+    return _bitwise("Xor", "BitwiseXor", x, y)
 
 
 def bitwise_not(x: Any) -> Tensor:

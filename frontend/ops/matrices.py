@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-def identity(n: int, dtype: npt.DTypeLike | None = "float32") -> Tensor:
+def identity(n: int, dtype: npt.DTypeLike | None = None) -> Tensor:
     """An (n, n) matrix with ones on its diagonal."""
     return B.constant(np.eye(n).astype(dtype or "float32"))
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.ops.arithmetic import absolute, multiply, square, subtract
+from onnxtape.ops.arithmetic import absolute, maximum, minimum, multiply, square, subtract
 from onnxtape.ops.axes import Axis, normalized, normalized_axes, refused
 from onnxtape.ops.elementary import sqrt
 from onnxtape.ops.promotion import BOOL, INT32, INT64, UINT32, operands, widened
@@ -83,9 +83,15 @@ def average(x: Any, axis: Axis = None, weights: Any = None) -> Tensor:
     return B.op("Div", sum(multiply(t, w), axis), sum(B.expand_like(w, t), axis))
 
 
-def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The product over the axes. Booleans count as int32."""
-    return _accumulated("ReduceProd", x, axis, keepdims)
+def prod(
+    x: Any, axis: Axis = None, keepdims: bool = False, dtype: npt.DTypeLike | None = None
+) -> Tensor:
+    """The product over the axes. Booleans count as int32.
+
+    Args:
+        dtype: multiply in this one.
+    """
+    return _accumulated("ReduceProd", convert_to_tensor(x, dtype), axis, keepdims)
 
 
 def _extreme(op_type: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
@@ -93,14 +99,24 @@ def _extreme(op_type: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
     return B.cast(_reduce(op_type, widened(t), axis, keepdims), t.dtype)
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The largest element over the axes; ties share the gradient."""
-    return _extreme("ReduceMax", x, axis, keepdims)
+def max(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Tensor:
+    """The largest element over the axes; ties share the gradient.
+
+    Args:
+        initial: the result is at least this.
+    """
+    largest = _extreme("ReduceMax", x, axis, keepdims)
+    return largest if initial is None else maximum(largest, initial)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The smallest element over the axes; ties share the gradient."""
-    return _extreme("ReduceMin", x, axis, keepdims)
+def min(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Tensor:
+    """The smallest element over the axes; ties share the gradient.
+
+    Args:
+        initial: the result is at most this.
+    """
+    smallest = _extreme("ReduceMin", x, axis, keepdims)
+    return smallest if initial is None else minimum(smallest, initial)
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -203,9 +219,13 @@ def top_k(x: Any, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
     return B.cast(values, t.dtype), B.cast(indices, INT32)
 
 
-def cumsum(x: Any, axis: int | None = None) -> Tensor:
-    """Partial sums along an axis, by default of the flat tensor. Booleans count as int32."""
-    t = convert_to_tensor(x)
+def cumsum(x: Any, axis: int | None = None, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """Partial sums along an axis, by default of the flat tensor. Booleans count as int32.
+
+    Args:
+        dtype: sum in this one.
+    """
+    t = convert_to_tensor(x, dtype)
     wide = widened(t)
     if axis is None:
         wide, axis = B.op("Reshape", wide, [-1]), 0

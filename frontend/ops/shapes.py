@@ -173,11 +173,11 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     return tensors[0] if len(tensors) == 1 else B.op("Concat", *tensors, axis=axis)
 
 
-def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(x: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
-    if not len(xs):
+    if not len(x):
         raise refused("stack needs at least one tensor")
-    return concatenate([expand_dims(t, axis) for t in operands(*xs)], axis)
+    return concatenate([expand_dims(t, axis) for t in operands(*x)], axis)
 
 
 def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:

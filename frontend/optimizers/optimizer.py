@@ -195,10 +195,10 @@ class Optimizer(Configurable):
         return self._add(state)
 
     def add_variable_from_reference(
-        self, reference_variable: Variable, name: str, initializer: Any = "zeros"
+        self, reference_variable: Variable, name: str | None = None, initializer: Any = "zeros"
     ) -> Variable:
         """A state variable of another's shape and dtype; see `add_variable`."""
-        path = f"{reference_variable.path.replace('/', '_')}_{name}"
+        path = f"{reference_variable.path.replace('/', '_')}_{name or 'variable'}"
         return self.add_variable(
             reference_variable.shape, initializer, reference_variable.dtype, path
         )
@@ -225,6 +225,9 @@ class Optimizer(Configurable):
                 "are copied together, copy.deepcopy((model, optimizer))"
             )
         return index
+
+    #: Keras's name for it, which optimizers written for Keras call.
+    _get_variable_index = state_index
 
     def exclude_from_weight_decay(
         self,

@@ -124,7 +124,7 @@ def class_weights(y: Any, weights: Mapping[int, float]) -> npt.NDArray[np.float3
     return found
 
 
-def packed(x: Any, y: Any, sample_weight: Any) -> Any:
+def packed(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """A batch as Keras packs it: x, (x,), (x, y) or (x, y, sample_weight)."""
     if sample_weight is not None:
         return x, y, sample_weight

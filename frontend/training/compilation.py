@@ -44,7 +44,7 @@ class Compilation:
         if auto_scale_loss and self.optimizer is not None:
             self.optimizer = _scaled(self.optimizer, model)
         self.losses = None if loss is None else CompiledLosses(loss, loss_weights)
-        self.metrics = CompiledMetrics(metrics, weighted_metrics)
+        self.metrics = CompiledMetrics(model, metrics, weighted_metrics)
         self.loss_tracker = metrics_module.Mean(name="loss")
         self._model = model
         self._run_eagerly = run_eagerly

@@ -17,6 +17,7 @@ class CompiledMetrics:
     """What `compile(metrics=..., weighted_metrics=...)` was given.
 
     Args:
+        model: whose outputs they are of.
         unweighted: a list of metrics (names, functions, objects), or such a list per output, in a
             list or a dict by the outputs' names.
         weighted: the same; these take sample weights into account.
@@ -27,7 +28,8 @@ class CompiledMetrics:
 
     name = "compile_metrics"
 
-    def __init__(self, unweighted: Any, weighted: Any) -> None:
+    def __init__(self, model: Any, unweighted: Any, weighted: Any) -> None:
+        self._model = model
         for what, given in (("metrics", unweighted), ("weighted_metrics", weighted)):
             if given and not isinstance(given, (list, tuple, Mapping)):
                 raise ValueError(
@@ -52,13 +54,13 @@ class CompiledMetrics:
     def variables(self) -> list[Any]:
         return [variable for metric in self.metrics for variable in metric.variables]
 
-    def build(self, model: Any, y: Any, y_pred: Any) -> None:
+    def build(self, y: Any, y_pred: Any) -> None:
         """Find each output's metrics.
 
         Raises:
             ValueError: metrics that do not fit the outputs.
         """
-        names = output_names(model, y_pred)
+        names = output_names(self._model, y_pred)
         targets = self._targets(names, y, y_pred)
         flat = nest.flatten(y_pred)
         listed: list[tuple[str, int, Metric]] = []
@@ -95,7 +97,7 @@ class CompiledMetrics:
     def _targets(names: list[str | None], y: Any, y_pred: Any) -> list[Any]:
         return by_output(y, names, y_pred, "y", optional=isinstance(y, Mapping))
 
-    def update_state(self, model: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(self, y: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account.
 
         Raises:
@@ -106,8 +108,8 @@ class CompiledMetrics:
         if y is None:
             raise ValueError("metrics need targets: give y, or batches (x, y)")
         if not self._built:
-            self.build(model, y, y_pred)
-        names = output_names(model, y_pred)
+            self.build(y, y_pred)
+        names = output_names(self._model, y_pred)
         targets, flat = self._targets(names, y, y_pred), nest.flatten(y_pred)
         weights: list[Any] = [None] * len(flat)
         if sample_weight is not None:

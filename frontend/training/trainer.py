@@ -76,6 +76,7 @@ class Trainer:
             auto_scale_loss: under the policy "mixed_float16", put a `LossScaleOptimizer` around the
                 optimizer.
             jit_compile: has no meaning here, since every step is compiled.
+            auto_scale_loss: nor has this, since steps compute in float32.
 
         Raises:
             ValueError: unknown names, or `steps_per_execution` is not 1.
@@ -209,7 +210,7 @@ class Trainer:
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> Mapping[str, Any]:
         """Update the metrics of `compile` with a batch; returns all results, by name."""
-        self._compiled_for("compute_metrics").metrics.update_state(self, y, y_pred, sample_weight)
+        self._compiled_for("compute_metrics").metrics.update_state(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, Any]:
@@ -386,7 +387,7 @@ class Trainer:
             x, y, sample_weight, batch_size=batch_size, steps=steps, floats=floats
         )
         logs = evaluate_epochs(self, Epochs(batches, steps), callbacks, verbose=verbose)
-        return logs if return_dict else self._in_order(logs)
+        return logs if return_dict else self._listed_logs(logs)
 
     def predict(
         self,
@@ -443,13 +444,13 @@ class Trainer:
 
         self.reset_metrics()
         logs = as_numbers(step(next(iter(self._batch(x, y, sample_weight)))))
-        return logs if return_dict else self._in_order(logs)
+        return logs if return_dict else self._listed_logs(logs)
 
     def _batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         floats = getattr(self, "dtype", "float32")
         return make_batches(x, y, sample_weight, steps=1, floats=floats)
 
-    def _in_order(self, logs: Mapping[str, float]) -> Any:
+    def _listed_logs(self, logs: Mapping[str, float]) -> Any:
         """Logs as a list: in the order of the metrics, then of the names; one alone as itself."""
         names: list[str] = []
         for metric in self.metrics:
@@ -469,11 +470,14 @@ class Trainer:
         """
         save_weights(self, filepath, overwrite)
 
-    def load_weights(self, filepath: str | os.PathLike[str]) -> None:
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
         """Assign the weights that `save_weights` wrote; by name, else in their order.
+
+        Args:
+            skip_mismatch: leave weights as they are that the file has not, or in another shape.
 
         Raises:
             CheckpointError: they are those of another model; nothing is assigned.
             ValueError: the model has no weights yet.
         """
-        load_weights(self, filepath)
+        load_weights(self, filepath, skip_mismatch)

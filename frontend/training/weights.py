@@ -59,7 +59,7 @@ def save_weights(model: Any, path: str | os.PathLike[str], overwrite: bool) -> N
     save_state(path, arrays, {_ORDER: json.dumps(list(arrays))})
 
 
-def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
+def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
     """See `Trainer.load_weights`."""
     named = _named(model)
     found = load_state(path)
@@ -67,6 +67,13 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     if sorted(found) != sorted(named) and len(order) == len(named):
         # Layers that were named by counting have other names in the next model: go by order.
         found = {name: found[written] for name, written in zip(named, order, strict=True)}
+    if skip_mismatch:
+        named = {
+            name: variable
+            for name, variable in named.items()
+            if name in found and found[name].shape == variable.shape
+        }
+        found = {name: found[name] for name in named}
     check_state(
         {name: (v.dtype.name, v.shape) for name, v in named.items()},
         {name: (array.dtype.name, array.shape) for name, array in found.items()},

@@ -16,7 +16,7 @@ def losses_in(output: str) -> list[float]:
     return [float(x) for x in re.findall(r"^epoch \d+: .*?loss (-?[\d.]+)", output, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("name", ["vae", "wgan_gp", "unet"])
+@pytest.mark.parametrize("name", ["vae", "wgan_gp", "unet", "custom_layer"])
 def test_loss_falls_and_the_picture_is_written(name: str, tmp_path: Path) -> None:
     steps = "2" if name == "wgan_gp" else "5"
     output, _ = run(name, "--epochs", "2", "--steps", steps, "--folder", str(tmp_path / "new"))

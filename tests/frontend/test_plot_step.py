@@ -141,3 +141,28 @@ def test_two_crossing_edges_are_put_straight() -> None:
     sizes = dict.fromkeys(range(4), (40.0, 20.0))
     centres = place(sizes, [(0, 3), (1, 2)]).centres
     assert (centres[0][0] < centres[1][0]) == (centres[3][0] < centres[2][0])
+
+
+def test_updates_belong_to_their_layers_also_where_the_step_reads_new_weights() -> None:
+    model = ot.Sequential([ot.Input((4,)), ot.layers.Dense(2, name="one")], name="net")
+    optimizer = ot.optimizers.Adam(0.1, name="adam")
+
+    @ot.function
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = ot.ops.mean(ot.ops.square(model(x)))
+        weights = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, weights), weights)
+        return ot.ops.mean(model(x))
+
+    step(X)
+    groups = StepGroups(step.get_concrete_function(), None)
+    update = groups.items[GroupKey("update", "net/one")]
+    assert sorted(update.writes) == [
+        "bias", "kernel", "momentum", "momentum", "velocity", "velocity",
+    ]  # fmt: skip
+    assert groups.items[GroupKey("update", "adam")].writes == ["iteration"]
+    # The new weights flow back to the first column, around the boxes of the second.
+    assert groups.edges[GroupKey("update", "net/one"), GroupKey("forward", "net/one")] == 2
+    svg = ot.plot_step(step, None)
+    assert "net/one" in texts(str(svg))

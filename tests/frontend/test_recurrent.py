@@ -169,7 +169,6 @@ def test_weights_have_keras_names_and_shapes() -> None:
     [
         (lambda: ot.layers.LSTM(0), "LSTMCell needs a positive number of units, not 0"),
         (lambda: ot.layers.GRU(2, dropout=1.0), r"dropout lies in \[0, 1\), not at 1.0"),
-        (lambda: ot.layers.LSTM(2, stateful=True), "stateful=True is not supported"),
         (lambda: ot.layers.RNN(ot.layers.Dense(2)), "has no state_size"),
         (lambda: ot.layers.StackedRNNCells([]), "needs at least one cell"),
         (lambda: ot.layers.Bidirectional(ot.layers.Dense(2)), "takes a recurrent layer"),
@@ -207,9 +206,3 @@ def test_arguments_that_make_no_layer(make: Any, text: str) -> None:
 def test_inputs_that_do_not_fit(call: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call(ot.ops.zeros((2, 4, 3)))
-
-
-def test_a_length_that_is_needed_and_unknown() -> None:
-    layer = ot.layers.LSTM(2, activation="gelu")
-    with pytest.raises(ValueError, match="its sequences' length must be known"):
-        layer(ot.Input((None, 3)))

@@ -1,5 +1,6 @@
 """Makes the stored results of Keras again with Keras itself."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from tests.peers.test_peers import PYTHON, REFERENCE, require
 pytestmark = pytest.mark.peers
 
 
-def make(script: str, *arguments: str) -> None:
+def make(script: str, *arguments: str, backend: str = "tensorflow") -> None:
     run = subprocess.run(
-        [PYTHON, str(REFERENCE / script), *arguments], capture_output=True, text=True
+        [PYTHON, str(REFERENCE / script), *arguments],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
 
@@ -44,3 +48,10 @@ def test_keras_families_can_be_made_again(tmp_path: Path) -> None:
     assert families
     for family in families:
         compare(family, tmp_path / family.name)
+
+
+def test_keras_names_and_arguments_can_be_made_again(tmp_path: Path) -> None:
+    require("jax", "keras")
+    make("make_keras_parity.py", str(tmp_path), backend="jax")
+    for name in ("keras_names.json", "keras_signatures.json"):
+        assert (tmp_path / name).read_text() == (REFERENCE / name).read_text(), name

@@ -8,14 +8,13 @@ document does not say what is.
 
 from __future__ import annotations
 
-import importlib
 import json
-import operator
 import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import onnxtape as ot
+from tests.reference.keras_names_here import resolve
+from tests.reference.keras_signatures import EXCEPTIONS, WITHOUT_MEANING
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "keras-parity.md"
 COMMAND = "python -m tests.reference.keras_parity"
@@ -108,7 +107,6 @@ LEFT_OUT = {
     _DATA: [
         *("utils.audio_dataset_from_directory", "utils.image_dataset_from_directory"),
         *("utils.text_dataset_from_directory", "utils.timeseries_dataset_from_array"),
-        *("utils.split_dataset", "utils.PyDataset", "utils.Sequence"),
     ],
     "nothing is downloaded": ["utils.get_file", "callbacks.RemoteMonitor"],
     "is for notebooks of Keras's": [
@@ -118,23 +116,17 @@ LEFT_OUT = {
 }
 REASONS = {name: reason for reason, names in LEFT_OUT.items() for name in names}
 
+ARGUMENTS = """\
+## Arguments
+
+Whatever is here takes Keras's arguments by their names, with Keras's defaults and in Keras's order;
+some stand behind `**kwargs`. A test compares them all. Left out are, wherever Keras has them:"""
+
 TITLES = {
     "Model": "Methods and properties of `Model`",
     "layers.Layer": "Methods and properties of `layers.Layer`",
     "optimizers.Optimizer": "Methods and properties of `optimizers.Optimizer`",
 }
-
-
-def resolve(path: str) -> Any:
-    """The module or member of onnxtape; None where there is none."""
-    try:
-        return importlib.import_module(f"onnxtape.{path}")
-    except ModuleNotFoundError:
-        pass
-    try:
-        return operator.attrgetter(path)(ot)
-    except AttributeError:
-        return None
 
 
 def here(module: str, name: str) -> bool:
@@ -186,6 +178,10 @@ def render() -> str:
         title = TITLES.get(module, f"`{module}`")
         rows.append(f"| {title} | {len(members)} | {found} | {left_out} |")
         sections += section(module, members)
+    arguments = [
+        *(f"- {_listed(names)}: {reason}" for reason, names in WITHOUT_MEANING.items()),
+        *(f"- {_listed(names)}: {reason}" for reason, names in _by_reason(EXCEPTIONS).items()),
+    ]
     head = f"""\
 # Keras's names here
 
@@ -197,7 +193,20 @@ here; the numbers behind them are compared by the tests (`tests/reference`).
 |---|---:|---:|---:|
 """
     total = f"| all | {totals[2]} | {totals[0]} | {totals[1]} |"
-    return head + "\n".join([*rows, total, "", *sections]).rstrip() + "\n"
+    wrapped = [textwrap.fill(line, 100, subsequent_indent="  ") for line in arguments]
+    parts = [*rows, total, "", *ARGUMENTS.splitlines(), "", *wrapped, "", *sections]
+    return head + "\n".join(parts).rstrip() + "\n"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def main() -> None:

@@ -53,6 +53,10 @@ def binary() -> Iterator[Case]:
             yield Case(name, [given(i, dtype), fixed(j, dtype)], oracle, dtype=out)
             yield Case(name, [given(i, dtype), 2], oracle, dtype=out, note="number")
         yield Case(name, [given(integers((3,)), "int32"), 2.5], oracle, dtype="float32")
+        if name in ("add", "multiply", "maximum", "minimum"):
+            truths = given([True, True, False, False], "bool"), given([True, False] * 2, "bool")
+            yield Case(name, [*truths], oracle, dtype="bool")
+            yield Case(name, [truths[0], True], oracle, dtype="bool", note="Python's True")
         yield Case(
             name, [2.5, given(x, "float32")], oracle, note="number first", gradient=differentiable
         )
