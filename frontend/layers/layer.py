@@ -338,14 +338,9 @@ class Layer(Remade, GraphNode):
         return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The mask of the outputs: here that of the inputs.
+        """The masks of the outputs: here that of `inputs`, the first argument of `call`.
 
-        Args:
-            inputs: the first argument of `call`.
-            mask: its mask, in its structure; None where there is none.
-
-        Returns:
-            A boolean tensor, or one per output; None for none.
+        None where there is none.
         """
         return mask
 
