@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from onnx import TensorProto, helper
 import onnxtape as ot
 from onnxtape.errors import ModelError
 from onnxtape.interop import limits
+from onnxtape.runtime.errors import ExecutionError
 from tests.frontend.onnx_graphs import W1, mlp, model_of, saved, tensors
 
 node = helper.make_node
@@ -238,3 +241,37 @@ def test_sparse_initializers_are_refused() -> None:
     proto.graph.sparse_initializer.append(sparse)
     with pytest.raises(ModelError, match="holds sparse initializers, which are not supported"):
         ot.load_onnx(proto)
+
+
+# Artifacts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_artifact_reads_nothing_outside_its_folder(tmp_path: Path, absolute: bool) -> None:
+    """ONNX Runtime sees to it, as long as it knows where the folder is."""
+    total = ot.Variable(np.float32(0), name="total")
+
+    @ot.function
+    def step(x: Any) -> Any:
+        total.assign_add(ot.ops.sum(x))
+        return {"loss": total.value * 1.0}
+
+    folder, secret = tmp_path / "artifact", tmp_path / "secret"
+    step.export(folder, ot.TensorSpec((None,), "float32"))
+    secret.write_bytes(np.float32([7]).tobytes())
+    model = onnx.load(folder / "training.onnx")
+    location = str(secret) if absolute else "../secret"
+    (leak,) = external(location, length=4).graph.initializer[:1]
+    leak.name, leak.dims[:] = "leak", []
+    model.graph.initializer.append(leak)
+    for made in model.graph.node:
+        made.output[:] = ["before" if name == "loss" else name for name in made.output]
+    model.graph.node.append(node("Add", ["before", "leak"], ["loss"]))
+    content = model.SerializeToString()
+    (folder / "training.onnx").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest["files"]["training.onnx"] = entry
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExecutionError, match="External data path validation failed"):
+        ot.TrainingSession(folder)
