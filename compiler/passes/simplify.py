@@ -1,4 +1,4 @@
-"""Algebraic identities: x * 1, x + 0, -(-x), casts and transposes that undo each other."""
+"""Algebraic identities: x * 1, x + 0, -(-x), casts and transposes that undo each other, ..."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def _equal_input(b: GraphBuilder, node: ir.Node) -> ir.Value | None:
         return x if same_shape(b.shape(x), b.shape(out)) else None
     if op == "Transpose":
         return _untransposed(node, x)
+    if op == "ReduceSum":
+        return _scattered_once(b, node, x)
     return None
 
 
@@ -80,3 +82,37 @@ def _untransposed(node: ir.Node, x: ir.Value) -> ir.Value | None:
     first: Any = inner.attributes["perm"].value
     both = np.asarray(first)[np.asarray(perm)]
     return inner.inputs[0] if list(both) == sorted(perm) else None
+
+
+def _scattered_once(b: GraphBuilder, node: ir.Node, x: ir.Value) -> ir.Value | None:
+    """What was added to zeros, one element in each line along an axis, and is summed over it.
+
+    So begins the gradient of a cross-entropy: LogSoftmax's needs the sum of what its classes get.
+    """
+    scatter, keepdims = x.producer(), node.attributes.get("keepdims")
+    if scatter is None or not applies(scatter, "ScatterElements") or len(node.inputs) < 2:
+        return None
+    zeros, places, updates = scatter.inputs
+    over = None if node.inputs[1] is None else b.constant_value(node.inputs[1])
+    whole, named = b.shape(x), None if places is None else b.shape(places)
+    if zeros is None or over is None or whole is None or named is None or len(over) != 1:
+        return None
+    axis = scatter.attributes["axis"].as_int() if "axis" in scatter.attributes else 0
+    axis %= len(whole)
+    once = (*whole[:axis], 1, *whole[axis + 1 :])
+    reduction = scatter.attributes.get("reduction")
+    adds = reduction is not None and reduction.as_string() == "add"
+    if int(over[0]) % len(whole) != axis or not same_shape(named, once) or not adds:
+        return None
+    kept = keepdims is None or keepdims.as_int() == 1
+    return updates if kept and _is_zero(b, zeros) else None
+
+
+def _is_zero(b: GraphBuilder, value: ir.Value) -> bool:
+    array, maker = b.constant_value(value), value.producer()
+    if array is not None:
+        return not array.any()
+    if maker is None or not applies(maker, "ConstantOfShape"):
+        return False
+    filling = maker.attributes.get("value")
+    return filling is None or not filling.as_tensor().numpy().any()

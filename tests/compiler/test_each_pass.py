@@ -283,6 +283,42 @@ def test_no_identities(make: Maker) -> None:
     assert simplified(make) != []
 
 
+@pytest.mark.parametrize(
+    ("zeros", "reduction", "axes", "keepdims", "left"),
+    [
+        (np.zeros((4, 3)), "add", [1], 1, []),
+        (np.zeros((4, 3)), "add", [-1], 1, []),
+        (np.ones((4, 3)), "add", [1], 1, ["ScatterElements", "ReduceSum"]),
+        (np.zeros((4, 3)), "mul", [1], 1, ["ScatterElements", "ReduceSum"]),
+        (np.zeros((4, 3)), "add", [0], 1, ["ScatterElements", "ReduceSum"]),
+        (np.zeros((4, 3)), "add", [0, 1], 1, ["ScatterElements", "ReduceSum"]),
+        (np.zeros((4, 3)), "add", [1], 0, ["ScatterElements", "ReduceSum"]),
+        (None, "add", [1], 1, []),
+    ],
+)
+def test_the_sum_of_what_was_scattered_once(
+    zeros: Any, reduction: str, axes: list[int], keepdims: int, left: list[str]
+) -> None:
+    def make(b: GraphBuilder, x: ir.Value) -> ir.Value:
+        into = zeros
+        if zeros is None:
+            into = b.op("ConstantOfShape", [4, 3], value=np.zeros(1))
+        places = np.int64([[2], [0], [1], [2]])
+        made = b.op("ScatterElements", into, places, x, axis=1, reduction=reduction)
+        return b.op("ReduceSum", made, axes, keepdims=keepdims)
+
+    assert simplified(make, (4, 1)) == left
+
+
+def test_two_in_one_line_are_not_their_sum() -> None:
+    def make(b: GraphBuilder, x: ir.Value) -> ir.Value:
+        places = np.zeros((4, 2), np.int64)
+        made = b.op("ScatterElements", np.zeros((4, 3)), places, x, axis=1, reduction="add")
+        return b.op("ReduceSum", made, [1], keepdims=1)
+
+    assert simplified(make, (4, 2)) == ["ScatterElements", "ReduceSum"]
+
+
 def test_transposes_of_three_axes() -> None:
     def twice(first: list[int], second: list[int]) -> list[str]:
         def make(b: GraphBuilder, x: ir.Value) -> ir.Value:
