@@ -183,8 +183,7 @@ def _chain(
     if any(value.producer() is None for value in arrays.values()):
         return None
     # A number that is updated too may have its new value already when the chain runs.
-    updated = {id(source) for source in targets.values()}
-    if any(id(_viewed(value)) in updated for value in scalars.values()):
+    if any(_viewed(value).name in order for value in scalars.values()):
         return None
     signature = (operations, tuple(made[id(end)] for end in ends), tuple(scattered))
     numbers = list(scalars.values())
