@@ -25,6 +25,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
 from onnxtape.compiler.passes.transposes import SinkTransposes
 from onnxtape.compiler.target import CPU, Target
@@ -277,7 +278,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         FoldScale(),
     ]
     if target.is_cpu:
-        passes += [FewMapsByTransposedConvolutions(), ColumnSumsAsProducts()]
+        passes += [FewMapsByTransposedConvolutions(), SplitSums(), ColumnSumsAsProducts()]
     return [*passes, RemoveDeadCode()]
 
 

@@ -108,10 +108,13 @@ class _Plan:
         outs, ins = self.kernel[:2]
         group = self.window.group
         total = outs * ins * math.prod(self.kernel[2:]) * self.area
+        once = self.at_once and group == 1
         for channels, maps in ((ins * group, False), (outs, True)):
             count = math.prod(self.offsets(maps=maps))
+            # What is transposed when it is unfolded already is written twice.
+            times = 1 + (not self.is_crossed if once else maps)
             if count > 1 or (not maps and max(self.window.strides) > 1):
-                total += channels * count * self.area * (_WRITING + count)
+                total += channels * count * self.area * (_WRITING * times + count)
         return total
 
     @property
@@ -185,8 +188,13 @@ def _kernel_of(b: B, table: Any, plan: _Plan) -> Any:
     # Of each offset's two axes the one that is not 1.
     axes = [3 + rank + axis if axis in plan.moving else 2 + axis for axis in range(rank)]
     ones = [2 + axis if axis in plan.moving else 3 + rank + axis for axis in range(rank)]
-    table = b.op("Transpose", table, perm=[0, 2 + rank, 1, *axes, *ones])
-    return b.op("Reshape", table, [outs, ins, *sizes])
+    if group > 1:
+        table = b.op("Transpose", table, perm=[0, 2 + rank, 1, *axes, *ones])
+        return b.op("Reshape", table, [outs, ins, *sizes])
+    # By way of the order in which channels-last layers keep their kernels, which then is all.
+    table = b.op("Transpose", table, perm=[0, *axes, 1, 2 + rank, *ones])
+    table = b.op("Reshape", table, [*sizes, ins, outs])
+    return b.op("Transpose", table, perm=[rank + 1, rank, *range(rank)])
 
 
 def _per_image(b: B, image: Any, maps: Any, plan: _Plan) -> Any:
@@ -210,16 +218,19 @@ def _per_image(b: B, image: Any, maps: Any, plan: _Plan) -> Any:
 
 def _at_once(b: B, image: Any, maps: Any, plan: _Plan) -> Any:
     """One matrix product over all images."""
+    batch = b.dim(image, 0)
+    # A batch of no images is fine for a Conv, one image of no size is not.
+    beside = plan.is_crossed and isinstance(batch, int) and batch > 0
     values = []
     for value, channels, is_maps in ((image, plan.kernel[1], False), (maps, plan.kernel[0], True)):
-        count = math.prod(plan.offsets(maps=is_maps))
-        if plan.is_crossed:
+        rows = channels * math.prod(plan.offsets(maps=is_maps))
+        if beside:
             value = _joined(b, value, plan, maps=is_maps)
         else:
             value = _unfolded(b, value, plan, maps=is_maps)
-            value = b.op("Reshape", value, [-1, channels * count, plan.area])
+            value = b.op("Reshape", value, [-1, rows, plan.area])
             value = b.op("Transpose", value, perm=[1, 0, 2])
-        values.append(b.op("Reshape", value, [channels * count, -1]))
+        values.append(b.op("Reshape", value, [rows, -1]))
     return _kernel_of(b, b.op("Gemm", *values, transB=1), plan)
 
 

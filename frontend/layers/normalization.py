@@ -343,21 +343,25 @@ class GroupNormalization(_Scaled):
         rank = B.known_rank(x, "GroupNormalization")
         axis = normalized(self.axis, rank, "GroupNormalization")
         wide = in_float32(x)
-        channels = B.dim(x, axis)
-        assert isinstance(channels, int)
-        parts = [B.dim_tensor(x, a) for a in range(rank)]
-        parts[axis] = B.constant([self.groups, channels // self.groups])
-        split = B.op("Reshape", wide, B.op("Concat", *parts, axis=0))
-        over = [a for a in range(1, rank + 1) if a != axis]
-        mean, variance = ops.moments(split, over, keepdims=True)
+        # Channels first, as convolutions have them: each group's elements lie side by side.
+        order = [0, axis, *(a for a in range(1, rank) if a != axis)]
+        first = B.op("Transpose", wide, perm=order) if axis != 1 else wide
+        groups = B.op("Reshape", first, [0, self.groups, -1])  # 0: the batch as it is
+        shifted = B.op("Sub", groups, B.op("ReduceMean", groups, [2]))
+        variance = B.op("ReduceMean", B.op("Mul", shifted, shifted), [2])
         factor = B.op("Reciprocal", B.op("Sqrt", B.op("Add", variance, self.epsilon)))
-        y = B.op("Mul", B.op("Sub", split, mean), factor)
-        y = B.reshape_like(y, x)
-        for op_type, weight in (("Mul", self.gamma), ("Add", self.beta)):
-            if weight is not None:
-                after = list(range(1, rank - axis))
-                w = B.cast(weight.value, y.dtype)
-                y = B.op(op_type, y, B.op("Unsqueeze", w, after) if after else w)
+        if self.gamma is None:
+            y = B.reshape_like(B.op("Mul", shifted, factor), first)
+        else:
+            # One factor for each channel: a pass over memory less, forward and backward.
+            gamma = B.op("Reshape", B.cast(self.gamma.value, wide.dtype), [1, self.groups, -1])
+            factor = B.op("Reshape", B.op("Mul", factor, gamma), [0, -1, *[1] * (rank - 2)])
+            y = B.op("Mul", B.reshape_like(shifted, first), factor)
+        if self.beta is not None:
+            beta = B.cast(self.beta.value, wide.dtype)
+            y = B.op("Add", y, B.op("Unsqueeze", beta, list(range(1, rank - 1))))
+        if axis != 1:
+            y = B.op("Transpose", y, perm=[int(a) for a in np.argsort(order)])
         return B.cast(y, x.dtype)
 
 

@@ -18,6 +18,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.split_sums import SplitSums
 from tests.compiler.graphs import BOOL, FLOAT64, INT64, Array, model_of, new_graph, run
 from tests.compiler.pass_checks import apply, conditional, feeds_of, opaque, operators
 
@@ -401,6 +402,26 @@ def test_column_sums_become_products() -> None:
     assert [v.name for v in graph.outputs] == names
     for expected, found in zip(before, run(graph, feeds), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_sums_on_both_sides_of_what_stays_are_split() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, ("batch", 4, 3, 5))
+    graph.outputs.append(b.op("ReduceSum", x, [0, 2, -1], keepdims=0))
+    graph.outputs.append(b.op("ReduceMean", x, [0, 1, 3]))
+    graph.outputs.append(b.op("ReduceSum", x, [2, 3, 0]))
+    feeds = feeds_of(graph, 3)
+    before = run(graph, feeds)
+    assert apply(SplitSums(), graph)
+    assert operators(graph) == ["ReduceSum"] * 2 + ["ReduceMean"] * 2 + ["ReduceSum"] * 2
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    graph, b = new_graph()
+    x, axes = b.input("x", FLOAT32, (4, 3, 5)), b.input("axes", INT64, (2,))
+    for over in ([0, 1], [1, 2], [0], [2], [0, 1, 2], axes):
+        graph.outputs.append(b.op("ReduceSum", x, over, keepdims=0))
+    graph.outputs.append(b.op("ReduceMax", x, [0, 2]))
+    assert not apply(SplitSums(), graph)
 
 
 def test_other_sums_stay() -> None:
