@@ -37,8 +37,8 @@ class SplitSums(GraphPass):
             value.name = builder.unique_name(node.op_type)
             first.name = f"{value.name}_node"
             keepdims = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int()
-            shape = list(builder.shape(x) or ())
-            value.shape = ir.Shape(shape[: after[0]] + [1] * len(after) * bool(keepdims))
+            ones = [1] * len(after) if keepdims else []
+            value.shape = ir.Shape([*(builder.shape(x) or ())[: after[0]], *ones])
             value.type = x.type
             model.graph.insert_before(node, first)
             node.replace_input_with(0, value)
