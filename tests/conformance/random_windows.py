@@ -102,9 +102,8 @@ def transposed_convolution(draw: Draw) -> Case:
 
 
 @st.composite
-def pooling(draw: Draw) -> Case:
-    """Windows of several elements, mostly; they may overlap, leave gaps, and reach over the end."""
-    op = draw(st.sampled_from(["MaxPool", "AveragePool", "LpPool"]))
+def pooling(draw: Draw, op: str) -> Case:
+    """Windows that overlap, lie side by side or leave gaps, and may reach over the end."""
     rank = _rank(draw)
     given = _window(draw, rank, largest=3)
     if draw(st.booleans()):

@@ -34,7 +34,9 @@ STRATEGIES = {
     "rearrangements": cases.rearrangement(),
     "convolutions": windows.convolution(),
     "transposed convolutions": windows.transposed_convolution(),
-    "pooling": windows.pooling(),
+    "max pooling": windows.pooling("MaxPool"),
+    "average pooling": windows.pooling("AveragePool"),
+    "norm pooling": windows.pooling("LpPool"),
     "columns": windows.columns(),
     "global pooling": windows.global_pooling(),
 }

@@ -122,7 +122,7 @@ def _clip() -> list[Case]:
         "none": [],
         "crossed": [scalar(0.9), scalar(-0.7)],
     }
-    return [Case("Clip", [x, *b], note=note, smooth=False) for note, b in bounds.items()]
+    return [Case("Clip", [x, *b], note=note) for note, b in bounds.items()]
 
 
 CASES: list[Case] = [

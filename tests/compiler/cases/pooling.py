@@ -33,10 +33,7 @@ def _note(sizes: tuple[int, ...], **attributes: Any) -> str:
 
 
 def _max_pool() -> list[Case]:
-    cases = [
-        Case("MaxPool", [spread((2, 2, *sizes))], windows, smooth=False)
-        for sizes, windows in WINDOWS
-    ]
+    cases = [Case("MaxPool", [spread((2, 2, *sizes))], windows) for sizes, windows in WINDOWS]
     for storage_order in (0, 1):
         windows = {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1], "storage_order": storage_order}
         cases.append(Case("MaxPool", [spread((2, 2, 3, 4))], windows, outputs=2))

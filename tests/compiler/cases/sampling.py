@@ -61,7 +61,7 @@ def _roi_align() -> list[Case]:
             "output_width": 3,
             "spatial_scale": 0.9,
         }
-        cases.append(Case("RoiAlign", [x, ROIS, BATCH], attributes, smooth=mode == "avg"))
+        cases.append(Case("RoiAlign", [x, ROIS, BATCH], attributes))
     cases.append(Case("RoiAlign", [x, ROIS, BATCH]))
     return cases
 
@@ -70,12 +70,11 @@ def _max_roi_pool() -> list[Case]:
     rois = np.asarray([[1, 0, 0, 3, 4], [0, 1, 2, 3, 3], [1, 2, 1, 9, 9], [0, 6, 6, 8, 8]], float)
     x = spread((2, 2, 5, 4))
     return [
-        Case("MaxRoiPool", [x, Fixed(rois)], {"pooled_shape": [2, 3]}, smooth=False),
+        Case("MaxRoiPool", [x, Fixed(rois)], {"pooled_shape": [2, 3]}),
         Case(
             "MaxRoiPool",
             [x, Fixed(rois)],
             {"pooled_shape": [1, 2], "spatial_scale": 0.6},
-            smooth=False,
         ),
     ]
 
