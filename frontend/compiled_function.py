@@ -40,6 +40,7 @@ def function(
     input_signature: Sequence[Any] | None = None,
     fallback: Literal["eager", "error"] = "eager",
     providers: Providers = None,
+    memory_budget: float | None = None,
 ) -> Any:
     """Compile a Python function of tensors to one ONNX graph.
 
@@ -58,17 +59,30 @@ def function(
         fallback: what to do when the function cannot be traced, because Python asks for a tensor's
             value: "eager" warns once and runs it eagerly from then on; "error" raises.
         providers: execution providers, by default the CPU.
+        memory_budget: the most that the values between operators may take at once, in bytes, or,
+            below 1, as a share of what they take otherwise (state and batch not counted). What
+            does not fit is computed again in the backward pass, with the same random numbers; what
+            is chosen costs the least time, by estimate. `ConcreteFunction.estimated_peak_bytes`
+            tells what came of it.
 
     Returns:
         A `Function`; or a decorator when `f` is omitted.
     """
     if fallback not in ("eager", "error"):
         raise ValueError(f"fallback is 'eager' or 'error', not {fallback!r}")
+    if memory_budget is not None and not memory_budget > 0:
+        raise ValueError(
+            f"memory_budget is a number of bytes, or a share between 0 and 1, not {memory_budget!r}"
+        )
     if f is None:
         return functools.partial(
-            function, input_signature=input_signature, fallback=fallback, providers=providers
+            function,
+            input_signature=input_signature,
+            fallback=fallback,
+            providers=providers,
+            memory_budget=memory_budget,
         )
-    return Function(f, input_signature, fallback, providers)
+    return Function(f, input_signature, fallback, providers, memory_budget)
 
 
 class BoundFunction:
@@ -98,6 +112,7 @@ class Function:
         input_signature: Sequence[Any] | None,
         fallback: str,
         providers: Providers,
+        memory_budget: float | None = None,
     ) -> None:
         functools.update_wrapper(self, python_function)
         self.python_function = python_function
@@ -105,6 +120,7 @@ class Function:
         self._input_signature = input_signature
         self._fallback = fallback
         self._providers = providers
+        self._memory_budget = memory_budget
         self._fallback_reason: str | None = None
         self._signature = inspect.signature(python_function)
         self._parameters = list(self._signature.parameters)
@@ -116,7 +132,12 @@ class Function:
         kinds = {p.kind for p in self._signature.parameters.values()}
         self._only_plain_parameters = kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
         self._traces = Traces(
-            self._name, self._parameters, self._call_python, self._declared, providers
+            self._name,
+            self._parameters,
+            self._call_python,
+            self._declared,
+            providers,
+            memory_budget,
         )
         self._recent: Recent | None = None
         # By the instance's id: instances may be equal, or have no hash, as dataclasses do.
@@ -139,7 +160,9 @@ class Function:
 
             parameters = list(self._signature.parameters.values())[1:]
             vars(call)["__signature__"] = self._signature.replace(parameters=parameters)
-            bound = Function(call, self._input_signature, self._fallback, self._providers)
+            bound = Function(
+                call, self._input_signature, self._fallback, self._providers, self._memory_budget
+            )
             self._methods[id(instance)] = bound
             weakref.finalize(instance, self._methods.pop, id(instance))
         return BoundFunction(bound, instance)

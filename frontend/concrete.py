@@ -19,7 +19,8 @@ from onnxtape.cells import VariableCell, bound_blocks
 from onnxtape.compiler.errors import Provenance, located
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.packing import Block, schedule_packed
-from onnxtape.compiler.passes.schedule import schedule_updates
+from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
+from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.devices import Place, Places, place_of_state
 from onnxtape.errors import ExecutionError, InputError
 from onnxtape.runtime.captured import wants_capture, without_capture
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxtape.runtime.providers import Providers
+
+
+#: Steps whose operators are smaller than this, on average, feel what taking memory costs.
+_SMALL_BYTES = 1 << 14
 
 
 class ConcreteFunction:
@@ -73,6 +78,14 @@ class ConcreteFunction:
     def model(self) -> onnx.ModelProto:
         """The graph as plain ONNX: batch inputs and state in, results and new state out."""
         return ir.to_proto(self.traced.model)
+
+    @cached_property
+    def estimated_peak_bytes(self) -> int:
+        """The most that values between operators take at once, if each has memory of its own.
+
+        ONNX Runtime lets some operators overwrite what they read, and takes less.
+        """
+        return estimated_peak(self.traced.model.graph)
 
     @property
     def variables(self) -> list[Variable]:
@@ -189,7 +202,13 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
     if made is not None:
         in_place = frozenset(made.notes["in_place"])
         packed = [Block(**block) for block in made.notes["blocks"]]
-        session = create_session(made.model, providers, optimize=False, in_order=True)
+        session = create_session(
+            made.model,
+            providers,
+            optimize=False,
+            in_order=True,
+            memory_pattern=made.notes["small"],
+        )
     else:
         model = ir.to_proto(traced.model).SerializeToString()
         session = create_session(model, providers, merge_equal=False)
@@ -224,7 +243,7 @@ def _ready_to_run(
         return _optimized(traced, outputs, providers)
     parts = {
         "graph": fingerprint(traced.raw),
-        "passes": str([graph_pass.name for graph_pass in traced.passes]),
+        "passes": str([graph_pass.key for graph_pass in traced.passes]),
         "compiler": compiler_fingerprint(),
         "state": str(sorted(outputs.items())),
         "packed": str(packs_updates(traced, providers)),
@@ -245,12 +264,19 @@ def _optimized(
     if optimized is None:
         return None
     blocks: list[Block] = []
+    late = recomputed_values(traced.model)
     if packs_updates(traced, providers):
-        in_place, blocks = schedule_packed(optimized, outputs)
+        in_place, blocks = schedule_packed(optimized, outputs, late)
     else:
-        in_place = schedule_updates(optimized, outputs)
+        in_place = schedule_updates(optimized, outputs, late)
     scheduled = ir.to_proto(optimized).SerializeToString()
-    notes = {"in_place": sorted(in_place), "blocks": [asdict(block) for block in blocks]}
+    graph = traced.model.graph
+    frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.passes)
+    notes = {
+        "in_place": sorted(in_place),
+        "blocks": [asdict(block) for block in blocks],
+        "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
+    }
     return CachedGraph(scheduled, notes)
 
 

@@ -44,6 +44,7 @@ class Traces:
         call: calls the Python function with one value per parameter.
         declared: its input signature.
         providers: where its graphs run.
+        memory_budget: see `ot.function`.
 
     Attributes:
         count: how often Python has been traced.
@@ -57,12 +58,14 @@ class Traces:
         call: Callable[[Sequence[Any]], Any],
         declared: InputSignature | None,
         providers: Providers,
+        memory_budget: float | None = None,
     ) -> None:
         self._name = name
         self._parameters = parameters
         self._call_python = call
         self._declared = declared
         self._providers = providers
+        self._memory_budget = memory_budget
         self.count = 0
         self.last: tuple[Any, ...] | None = None
         # Exact arguments -> trace; what the fast path looks up.
@@ -193,7 +196,14 @@ class Traces:
             place = current() if self._providers is None else Place(self._providers)
             target = Target(place.provider)
             may_create = not self._has_compiled
-            traced = trace(self._name, specs, call, may_create=may_create, target=target)
+            traced = trace(
+                self._name,
+                specs,
+                call,
+                may_create=may_create,
+                target=target,
+                memory_budget=self._memory_budget,
+            )
             concrete = ConcreteFunction(traced, self._providers)
             self._has_compiled = True
             return concrete

@@ -24,6 +24,7 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
+from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
@@ -163,6 +164,7 @@ def trace(
     *,
     may_create: bool,
     target: Target = CPU,
+    memory_budget: float | None = None,
 ) -> TracedStep:
     """Run `call` on symbolic inputs and return the step that it makes.
 
@@ -171,6 +173,7 @@ def trace(
         call: takes one tensor per spec; returns a nested structure.
         may_create: whether it may create variables.
         target: where the graph will run.
+        memory_budget: see `ot.function`.
 
     Raises:
         TracingError: Python asked for a tensor's value.
@@ -193,7 +196,10 @@ def trace(
             ]
     finally:
         state.tapes, state.layers = tapes, layers
-    return _finish(step, specs, returned, leaves)
+    traced = _finish(step, specs, returned, leaves)
+    if memory_budget is not None:
+        traced.passes.append(Rematerialize(memory_budget))
+    return traced
 
 
 def _finish(

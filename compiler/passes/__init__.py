@@ -23,14 +23,21 @@ class GraphPass:
     Class attributes, the contract:
         adds: operators that the pass may create. It creates no others.
         may_grow: whether the graph may have more nodes afterwards.
+        may_copy: whether there may be more of the operators that are there already.
     """
 
     adds: ClassVar[frozenset[str]] = frozenset()
     may_grow: ClassVar[bool] = False
+    may_copy: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    @property
+    def key(self) -> str:
+        """The pass and its arguments: equal keys, equal results."""
+        return self.name
 
     def run(self, model: ir.Model) -> bool:
         """Rewrite `model` in place; return whether anything changed."""
@@ -78,7 +85,9 @@ class _Summary:
         added = {
             op
             for op, count in after.operators.items()
-            if count > self.operators[op] and op not in graph_pass.adds
+            if count > self.operators[op]
+            and op not in graph_pass.adds
+            and not (graph_pass.may_copy and self.operators[op])
         }
         if added:
             raise VerificationError(

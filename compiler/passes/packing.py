@@ -15,7 +15,7 @@ whoever runs it must keep to the order (see `schedule`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Collection, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -52,13 +52,14 @@ class Block:
 
 
 def schedule_packed(
-    model: ir.Model, state: Mapping[str, str]
+    model: ir.Model, state: Mapping[str, str], late: Collection[str] = ()
 ) -> tuple[frozenset[str], list[Block]]:
     """Pack the updates of `model` and order its nodes so that state can be updated in place.
 
     Args:
         model: the graph as it will run, on the CPU.
         state: state input name -> state output name.
+        late: see `schedule_updates`.
 
     Returns:
         The state inputs outside of blocks whose outputs may be written in place, as
@@ -85,7 +86,7 @@ def schedule_packed(
         count += 1
         packed += blocks
         last += nodes
-    in_place = schedule_updates(model, left)
+    in_place = schedule_updates(model, left, late)
     model.graph.extend(last)
     return in_place, packed
 

@@ -13,11 +13,12 @@ import functools
 import heapq
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static, same_shape
+from onnxtape.compiler.errors import RECOMPUTED
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.subgraphs import captured, graphs_in
 
@@ -59,18 +60,28 @@ _ELEMENTWISE = frozenset(
 _SMALL = 1024
 
 
-def schedule_updates(model: ir.Model, state: Mapping[str, str]) -> frozenset[str]:
+def recomputed_values(model: ir.Model) -> frozenset[str]:
+    """The names of what is computed again on purpose, rather than kept."""
+    nodes = (node for node in model.graph if node.metadata_props.get(RECOMPUTED))
+    return frozenset(output.name for node in nodes for output in node.outputs if output.name)
+
+
+def schedule_updates(
+    model: ir.Model, state: Mapping[str, str], late: Collection[str] = ()
+) -> frozenset[str]:
     """Reorder the nodes of `model` so that updates come after the readers of what they overwrite.
 
     Args:
         model: the graph as it will run; operators of any domain.
         state: state input name -> state output name.
+        late: the names of values that are made where they are first needed, and not before: what
+            is computed again to save memory must not be there earlier.
 
     Returns:
         The state inputs whose outputs may be written in place in this order.
     """
     graph = model.graph
-    nodes = list(graph)
+    nodes = _postponed(list(graph), late)
     index = {id(node): i for i, node in enumerate(nodes)}
     inputs = {v.name: v for v in graph.inputs}
     outputs = {v.name: v for v in graph.outputs}
@@ -103,6 +114,39 @@ def schedule_updates(model: ir.Model, state: Mapping[str, str]) -> frozenset[str
         for source, writer in writers.items()
         if all(position[r] < position[writer] for r in readers[writer])
     )
+
+
+def _postponed(nodes: list[ir.Node], late: Collection[str]) -> list[ir.Node]:
+    """The nodes in order, those that make `late` values just before the first that needs them.
+
+    Among these belong nodes that only such nodes use, what the runtime's rewrites put between.
+    """
+    if not late:
+        return nodes
+    moved: set[int] = set()
+    for node in reversed(nodes):
+        users = [user for output in node.outputs for user, _ in output.uses()]
+        whole = users and not any(output.is_graph_output() for output in node.outputs)
+        made_late = any(output.name in late for output in node.outputs)
+        if whole and (made_late or all(id(user) in moved for user in users)):
+            moved.add(id(node))
+    order: list[ir.Node] = []
+    done: set[int] = set()
+    for node in nodes:
+        if id(node) in moved:
+            continue
+        pending = [node]
+        while pending:
+            top = pending[-1]
+            missing = [p for p in _producers(top) if id(p) in moved and id(p) not in done]
+            if missing:
+                pending.extend(missing)
+                continue
+            pending.pop()
+            if id(top) not in done:
+                done.add(id(top))
+                order.append(top)
+    return order
 
 
 def _readers(value: ir.Value, owner: Mapping[int, int]) -> tuple[set[int], set[int]]:

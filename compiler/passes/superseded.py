@@ -7,6 +7,8 @@ import onnx_ir as ir
 from onnxtape.compiler.graph_builder import SUPERSEDED
 from onnxtape.compiler.passes import GraphPass
 
+_PHASE = "onnxtape.phase"
+
 
 class UseSuperseding(GraphPass):
     """Puts values that gradient rules computed again in the place of the original ones.
@@ -23,7 +25,18 @@ class UseSuperseding(GraphPass):
             if old.is_graph_output():
                 old.name, new.name = new.name, old.name
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+            _mark_as_forward(new)
         if superseded:
             # What uses them came before what makes them now.
             graph.sort()
         return bool(superseded)
+
+
+def _mark_as_forward(value: ir.Value) -> None:
+    """Note that what makes the value is now part of the forward pass."""
+    pending = [value.producer()]
+    while pending:
+        node = pending.pop()
+        if node is not None and node.metadata_props.get(_PHASE) == "backward":
+            node.metadata_props[_PHASE] = "forward"
+            pending.extend(x.producer() for x in node.inputs if x is not None)
