@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxtape.errors import ModelError
 from onnxtape.interop.fused_operators import DOMAIN
 from onnxtape.interop.inner_tensors import lift_tensors, subgraphs_of
@@ -88,16 +90,30 @@ def _as_standard(graph: onnx.GraphProto) -> None:
 def _keep_grid(graph: onnx.GraphProto) -> None:
     """Resize and Upsample before opset 11 know one grid, which is not the later default.
 
-    The converter leaves it open.
+    The converter leaves it open. ONNX Runtime takes the nearest element from below where an axis
+    grows and from above where it shrinks, which the later operator cannot do for both at once.
     """
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
+    known = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     for node in graph.node:
         for inner in subgraphs_of(node):
             _keep_grid(inner)
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            known[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         if node.op_type == "Resize":
-            given = {a.name for a in node.attribute}
-            grid = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            scales = known.get(node.input[2], 1.0)
+            shrinks = bool(np.any(scales < 1))
+            if shrinks and np.any(scales > 1) and given.get("mode", b"nearest") == b"nearest":
+                raise ModelError(
+                    f"Resize '{node.name or node.output[0]}' makes some axes longer and others "
+                    "shorter, by the nearest element; split it in two, or export with opset 11"
+                )
+            grid = {
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "ceil" if shrinks else "floor",
+            }
             missing = {name: mode for name, mode in grid.items() if name not in given}
             node.attribute.extend(helper.make_attribute(*item) for item in missing.items())
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxtape as ot
+from onnxtape.errors import ModelError
 
 ops = ot.ops
 RNG = np.random.default_rng(4)
@@ -47,6 +48,10 @@ OLD: dict[str, tuple[int, onnx.NodeProto, dict[str, Any]]] = {
     ),
     "upsample-9": (9, node("Upsample", ["x", "scales"], ["y"], mode="linear"), RATE),
     "resize-10": (10, node("Resize", ["x", "scales"], ["y"], mode="linear"), RATE),
+    "resize-10-shrinking": (
+        10, node("Resize", ["x", "scales"], ["y"], mode="nearest"),
+        {"scales": np.float32([1, 1, 0.6, 0.5])},
+    ),
     "resize-11": (
         11,
         node("Resize", ["x", "roi", "scales"], ["y"], mode="linear",
@@ -240,3 +245,10 @@ def test_a_new_operator_inside_a_branch() -> None:
     step = ot.function(model, fallback="error")
     for x in (H + 1, H - 1):
         np.testing.assert_allclose(step(x), session.run(None, {"x": x})[0], rtol=1e-5)
+
+
+def test_an_old_resize_that_grows_and_shrinks_by_the_nearest_is_refused() -> None:
+    operator = node("Resize", ["x", "scales"], ["y"], mode="nearest")
+    proto = model_of([operator], {"scales": np.float32([1, 1, 2, 0.5])}, 10)
+    with pytest.raises(ModelError, match="Resize 'y' makes some axes longer and others shorter"):
+        ot.load_onnx(proto)
