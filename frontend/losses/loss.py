@@ -99,7 +99,7 @@ class Loss(Configurable):
         if self.reduction == "mean_with_sample_weight" and weights is not None:
             return divide_no_nan(ops.sum(losses), ops.sum(weights))
         if counted is not None:
-            return divide_no_nan(ops.sum(losses), ops.sum(B.expand_like(counted, losses)))
+            return divide_no_nan(ops.mean(losses), ops.mean(counted))
         return ops.mean(losses)
 
     def __repr__(self) -> str:

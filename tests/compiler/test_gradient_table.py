@@ -80,15 +80,6 @@ def test_bits_are_not_differentiated() -> None:
         differentiate(graph, [y], [x])
 
 
-@pytest.mark.parametrize(("op", "opset"), [("CumProd", OPSET), ("DFT", 21)])
-def test_an_axis_that_comes_at_run_time_is_refused(op: str, opset: int) -> None:
-    graph, b = new_graph(opset)
-    x, axis = b.input("x", FLOAT64, (2, 3, 2)), b.input("axis", np.dtype(np.int64), ())
-    y = b.op(op, x, axis) if op == "CumProd" else b.op(op, x, None, axis)
-    with pytest.raises(GradientError, match="its axis is known only at run time"):
-        differentiate(graph, [y], [x])
-
-
 def test_an_ellipsis_of_unknown_rank_is_refused() -> None:
     graph, b = new_graph()
     x, shape = b.input("x", FLOAT64, (6,)), b.input("shape", np.dtype(np.int64), ("rank",))

@@ -81,7 +81,6 @@ def test_a_table_s_gradient_is_added_row_by_row() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ot.layers.Embedding(3, 2, mask_zero=True), "layers pass no masks on"),
         (lambda: ot.layers.Embedding(0, 2), "input_dim is a positive whole number, not 0"),
         (lambda: ot.layers.MultiHeadAttention(0, 2), "positive number of heads, not 0"),
         (lambda: ot.layers.MultiHeadAttention(1, 2, attention_axes=(1, 2)), "along axis 1"),

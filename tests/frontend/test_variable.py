@@ -321,7 +321,7 @@ def test_in_place_and_alternating_buffers_give_the_same_bits(
     for in_place in (True, False):
         if not in_place:
             monkeypatch.setattr(concrete, "packs_updates", lambda traced, providers: False)
-            monkeypatch.setattr(concrete, "schedule_updates", lambda model, state: frozenset())
+            monkeypatch.setattr(concrete, "schedule_updates", lambda *_: frozenset())
         training = Training()
         training.restart_masks()
         losses = [training.run(data) for _ in range(10)]
