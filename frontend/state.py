@@ -1,19 +1,25 @@
-"""Checkpoints: the variables of models, optimizers and metrics in one safetensors file."""
+"""Checkpoints: the variables of models, optimizers and metrics, and the positions of datasets, in
+one safetensors file."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxtape import random
+from onnxtape.data.dataset import Dataset
+from onnxtape.data.position import Position
 from onnxtape.errors import CheckpointError
 from onnxtape.runtime.checkpoint import check_state, load_state, save_state
 from onnxtape.variable import Variable
 
 _GENERATOR = "global_seed_generator"
+
+#: What a checkpoint has an entry of.
+_Saved: TypeAlias = Variable | Position
 
 
 def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
@@ -22,7 +28,9 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     The file is written beside `path` and renamed: a crash leaves the old or the new one whole.
 
     Args:
-        tree: models, layers, optimizers, metrics, variables, in nested dicts, lists and tuples.
+        tree: models, layers, optimizers, metrics, variables, and datasets, in nested dicts, lists
+            and tuples. Of a dataset (the one that is looped over) its position is kept, see
+            `ot.data.Dataset`.
 
     Raises:
         TypeError: something else in `tree`.
@@ -67,13 +75,13 @@ def _parts(tree: Any) -> list[Any]:
     return [tree]
 
 
-def _variables(tree: Any) -> dict[str, Variable]:
-    found: dict[int, tuple[str, Variable]] = {}
+def _variables(tree: Any) -> dict[str, _Saved]:
+    found: dict[int, tuple[str, _Saved]] = {}
     for prefix, variable in _walk(tree, ""):
         found.setdefault(id(variable), (f"{prefix}{variable.path}", variable))
     generator = random.global_generator().state
     found.setdefault(id(generator), (_GENERATOR, generator))
-    named: dict[str, Variable] = {}
+    named: dict[str, _Saved] = {}
     for name, variable in found.values():
         unique, count = name, 0
         while unique in named:
@@ -83,13 +91,15 @@ def _variables(tree: Any) -> dict[str, Variable]:
     return named
 
 
-def _walk(tree: Any, prefix: str) -> list[tuple[str, Variable]]:
+def _walk(tree: Any, prefix: str) -> list[tuple[str, _Saved]]:
     if isinstance(tree, Variable):
         return [(prefix, tree)]
     if isinstance(tree, dict):
         return [pair for key in tree for pair in _walk(tree[key], f"{prefix}{key}/")]
     if isinstance(tree, (list, tuple)):
         return [pair for part in tree for pair in _walk(part, prefix)]
+    if isinstance(tree, Dataset):
+        return [(prefix, tree.position)]
     variables = getattr(tree, "variables", None)
     if isinstance(variables, list):
         return [(prefix, variable) for variable in variables]
@@ -97,6 +107,6 @@ def _walk(tree: Any, prefix: str) -> list[tuple[str, Variable]]:
     if isinstance(state, Variable):
         return [(prefix, state)]
     raise TypeError(
-        "a checkpoint holds models, layers, optimizers, metrics and variables, "
+        "a checkpoint holds models, layers, optimizers, metrics, variables and datasets, "
         f"not {type(tree).__name__}"
     )

@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from onnxtape.data.position import Position
 from onnxtape.data.prefetching import Prefetch
 from onnxtape.data.shuffling import Shuffle
 from onnxtape.data.stages import (
@@ -58,6 +59,17 @@ class Dataset:
     Shuffling and batching arrays in memory is fast: only row numbers are shuffled, and each batch
     is copied out of the arrays at once. `map` ends this, because what follows it works on the
     elements that it made. So call `map` after `batch`, on whole batches, where you can.
+
+    A dataset can be a part of a checkpoint, beside the model and the optimizer; it is the dataset
+    that you loop over which knows how far the loop has come:
+
+        ot.save_checkpoint(path, {"model": model, "optimizer": optimizer, "batches": batches})
+
+    Restored, in another process too, the following passes have the orders that they would have
+    had, with and without a seed. Saved within a loop, the next loop yields what was left of that
+    pass. Batches already seen are passed over without being made, except before a `shuffle` or
+    `cache` of mapped or generated elements. The elements themselves are not saved, nor is
+    what `cache` keeps: it is made again.
     """
 
     def __init__(self, stage: Stage, arrays: Structure = None, *, batched: bool = False) -> None:
@@ -69,6 +81,12 @@ class Dataset:
         self._stage = stage
         self._arrays = arrays
         self._batched = batched
+        self._position = Position(self._elements())
+
+    @property
+    def position(self) -> Position:
+        """How far the loop over this dataset has come, for `ot.save_checkpoint`."""
+        return self._position
 
     @staticmethod
     def from_tensor_slices(tensors: Structure) -> Dataset:
@@ -253,10 +271,10 @@ class Dataset:
 
     def as_numpy_iterator(self) -> Iterator[Structure]:
         """Iterate with NumPy arrays instead of tensors. Some are read-only views of the source."""
-        return map(to_numpy, self._walk())
+        return map(to_numpy, self._position.walk())
 
     def __iter__(self) -> Iterator[Structure]:
-        return map(to_tensors, self._walk())
+        return map(to_tensors, self._position.walk())
 
     def __len__(self) -> int:
         """The number of elements.
@@ -290,10 +308,6 @@ class Dataset:
 
     def _elements(self) -> Stage:
         return self._stage if self._arrays is None else Gather(self._stage, self._arrays)
-
-    def _walk(self) -> Iterator[Structure]:
-        for run in self._elements().runs():
-            yield from run
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from onnxtape.data.stages import Run, Stage
+from onnxtape.data.stages import OneToOne, Run, Stage
 
 # How long leaving a loop waits for the element that is being made. A slower one ends its thread
 # when it is done, without anybody waiting.
@@ -16,14 +16,10 @@ _STOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Prefetch(Stage):
+class Prefetch(OneToOne):
     """Walks the upstream on a thread of its own, at most `buffer_size` runs ahead."""
 
-    upstream: Stage
     buffer_size: int
-
-    def cardinality(self) -> int:
-        return self.upstream.cardinality()
 
     def runs(self) -> Iterator[Run]:
         return _Prefetcher(self.upstream, self.buffer_size)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape.data.stages import Run, Stage, join, row_numbers
+from onnxtape.data.stages import Following, Run, join, row_numbers
 
 # A full buffer hands on this many items at once at most: enough to spread NumPy's overhead, few
 # enough that the first batch does not wait for a whole epoch.
 _EXCHANGED_AT_ONCE = 1024
+
+_WORD = 2**64 - 1
 
 
 class _Seeds:
@@ -36,6 +38,20 @@ class _Seeds:
 _seeds = _Seeds()
 
 
+class _Walks:
+    """Counts the walks of a shuffle, which may begin on several threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> int:
+        """The number of this walk, from 0."""
+        with self._lock:
+            self.count += 1
+            return self.count - 1
+
+
 def set_global_seed(seed: int) -> None:
     """Make the shuffles that are created from now on without a seed reproducible.
 
@@ -52,26 +68,39 @@ def set_global_seed(seed: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Shuffle(Stage):
+class Shuffle(Following):
     """Draws each item at random from the next `buffer_size` ones.
 
     A buffer with room for the whole upstream makes this a uniform permutation. Each walk has an
     order of its own, unless `reshuffle_each_iteration` is off.
     """
 
-    upstream: Stage
     buffer_size: int
     seed: int | None
     reshuffle_each_iteration: bool
     _sequence: np.random.SeedSequence = field(init=False, repr=False)
-    _walks: Iterator[int] = field(init=False, repr=False, default_factory=itertools.count)
+    _walks: _Walks = field(init=False, repr=False, default_factory=_Walks)
 
     def __post_init__(self) -> None:
         sequence = _seeds.draw() if self.seed is None else np.random.SeedSequence(self.seed)
         object.__setattr__(self, "_sequence", sequence)
 
-    def cardinality(self) -> int:
-        return self.upstream.cardinality()
+    def position(self) -> list[int]:
+        numbers = [*self.upstream.position(), self._walks.count]
+        if self.seed is None:
+            # What was drawn for it: 128 bits of chance or a seed, and which draw this was.
+            entropy, drawn = self._sequence.entropy, self._sequence.spawn_key[0]
+            assert isinstance(entropy, int)
+            numbers += [entropy & _WORD, entropy >> 64 & _WORD, drawn]
+        return numbers
+
+    def restore(self, numbers: Iterator[int]) -> None:
+        self.upstream.restore(numbers)
+        self._walks.count = next(numbers)
+        if self.seed is None:
+            low, high, drawn = itertools.islice(numbers, 3)
+            sequence = np.random.SeedSequence(low | high << 64, spawn_key=(drawn,))
+            object.__setattr__(self, "_sequence", sequence)
 
     def runs(self) -> Iterator[Run]:
         generator = self._next_generator()
@@ -98,7 +127,7 @@ class Shuffle(Stage):
         yield _permute(buffer, generator)
 
     def _next_generator(self) -> np.random.Generator:
-        walk = next(self._walks) if self.reshuffle_each_iteration else 0
+        walk = self._walks.begin() if self.reshuffle_each_iteration else 0
         root = self._sequence
         seed = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, walk))
         return np.random.default_rng(seed)

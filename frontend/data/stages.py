@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +54,43 @@ class Stage(ABC):
     def runs(self) -> Iterator[Run]:
         """Start a new walk. No run is empty."""
 
+    def skipped(self, count: int) -> Stage:
+        """This without its first `count` items, of which it makes as few as it can."""
+        return Skip(self, count)
+
+    def sources(self) -> tuple[Stage, ...]:
+        """The stages that this one walks."""
+        return ()
+
+    def position(self) -> list[int]:
+        """What the order of the next walk depends on, of the shuffles here and upstream."""
+        return [number for source in self.sources() for number in source.position()]
+
+    def restore(self, numbers: Iterator[int]) -> None:
+        """Take from `numbers` what `position` returned."""
+        for source in self.sources():
+            source.restore(numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class Following(Stage):
+    """A stage over one other; by default as long as that."""
+
+    upstream: Stage
+
+    def cardinality(self) -> int:
+        return self.upstream.cardinality()
+
+    def sources(self) -> tuple[Stage, ...]:
+        return (self.upstream,)
+
+
+class OneToOne(Following):
+    """A stage that makes each item of one of the upstream."""
+
+    def skipped(self, count: int) -> Stage:
+        return replace(self, upstream=self.upstream.skipped(count))
+
 
 @dataclass(frozen=True, eq=False)
 class Rows(Stage):
@@ -85,17 +122,13 @@ class Generate(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Gather(Stage):
+class Gather(OneToOne):
     """Turns row numbers, and batches of them, into elements of `arrays`.
 
     Contiguous rows are views into `arrays`; all others are fresh arrays.
     """
 
-    upstream: Stage
     arrays: Structure
-
-    def cardinality(self) -> int:
-        return self.upstream.cardinality()
 
     def runs(self) -> Iterator[Run]:
         for run in self.upstream.runs():
@@ -111,14 +144,10 @@ class Gather(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Map(Stage):
+class Map(OneToOne):
     """Applies `function` to each element, as tensors; a tuple is spread over the parameters."""
 
-    upstream: Stage
     function: Callable[..., Any]
-
-    def cardinality(self) -> int:
-        return self.upstream.cardinality()
 
     def runs(self) -> Iterator[Run]:
         what = f"the result of map({_describe(self.function)})"
@@ -135,10 +164,9 @@ class Map(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Batch(Stage):
+class Batch(Following):
     """Groups of `size` consecutive items: arrays of row numbers, or stacked elements."""
 
-    upstream: Stage
     size: int
     drop_remainder: bool
 
@@ -147,6 +175,9 @@ class Batch(Stage):
         if count < 0:
             return count
         return count // self.size if self.drop_remainder else -(-count // self.size)
+
+    def skipped(self, count: int) -> Stage:
+        return replace(self, upstream=self.upstream.skipped(count * self.size))
 
     def runs(self) -> Iterator[Run]:
         for group in self._groups():
@@ -170,10 +201,9 @@ class Batch(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Repeat(Stage):
+class Repeat(Following):
     """`count` walks of the upstream, one after the other; None for no end."""
 
-    upstream: Stage
     count: int | None
 
     def cardinality(self) -> int:
@@ -195,10 +225,9 @@ class Repeat(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Take(Stage):
+class Take(Following):
     """The first `count` items."""
 
-    upstream: Stage
     count: int
 
     def cardinality(self) -> int:
@@ -206,6 +235,10 @@ class Take(Stage):
         if count == INFINITE_CARDINALITY or self.count == 0:
             return self.count
         return count if count < 0 else min(count, self.count)
+
+    def skipped(self, count: int) -> Stage:
+        count = min(count, self.count)
+        return Take(self.upstream.skipped(count), self.count - count)
 
     def runs(self) -> Iterator[Run]:
         left = self.count
@@ -220,15 +253,17 @@ class Take(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Skip(Stage):
+class Skip(Following):
     """All but the first `count` items."""
 
-    upstream: Stage
     count: int
 
     def cardinality(self) -> int:
         count = self.upstream.cardinality()
         return count if count < 0 else max(count - self.count, 0)
+
+    def skipped(self, count: int) -> Stage:
+        return Skip(self.upstream, self.count + count)
 
     def runs(self) -> Iterator[Run]:
         left = self.count
@@ -263,6 +298,12 @@ class Zip(Stage):
             return UNKNOWN_CARDINALITY
         return min((count for count in counts if count >= 0), default=INFINITE_CARDINALITY)
 
+    def sources(self) -> tuple[Stage, ...]:
+        return self.upstreams
+
+    def skipped(self, count: int) -> Stage:
+        return Zip(tuple(stage.skipped(count) for stage in self.upstreams))
+
     def runs(self) -> Iterator[Run]:
         walks = [itertools.chain.from_iterable(stage.runs()) for stage in self.upstreams]
         for parts in zip(*walks, strict=False):
@@ -270,21 +311,33 @@ class Zip(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Cache(Stage):
+class Cache(Following):
     """The items of the first walk that came to its end, again and again."""
 
-    upstream: Stage
     kept: list[Any] = field(default_factory=list)
+    _filled_at: list[int] = field(default_factory=list, init=False, repr=False)
 
     def cardinality(self) -> int:
         return len(self.kept[0]) if self.kept else self.upstream.cardinality()
 
     def runs(self) -> Iterator[Run]:
         if not self.kept:
+            position = self.upstream.position()
             items: list[Any] = []
             for run in self.upstream.runs():
                 items.extend(run)
                 yield run
             self.kept[:] = [items]
+            self._filled_at[:] = position
         elif self.kept[0]:
             yield self.kept[0]
+
+    def position(self) -> list[int]:
+        # What is kept is no part of a checkpoint: the walk that made it is gone through again.
+        return list(self._filled_at) if self.kept else self.upstream.position()
+
+    def restore(self, numbers: Iterator[int]) -> None:
+        taken = list(itertools.islice(numbers, len(self.upstream.position())))
+        if self.kept and taken != self._filled_at:
+            self.kept.clear()
+        self.upstream.restore(iter(taken))

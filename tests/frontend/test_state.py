@@ -167,3 +167,140 @@ def test_restoring_costs_no_trace_and_moves_compiled_steps_along(tmp_path: Path)
     training.run(data)
     np.testing.assert_array_equal(held, numbers)
     assert training.step.trace_count == 1
+
+
+# Datasets ----------------------------------------------------------------------------------------
+
+
+def orders(dataset: Any, passes: int) -> list[list[Any]]:
+    return [[np.asarray(x).tolist() for x in dataset] for _ in range(passes)]
+
+
+ROWS = ot.data.Dataset.range
+PIPELINES = {
+    "seed": lambda: ROWS(10).shuffle(10, seed=3).batch(4),
+    "no seed": lambda: ROWS(10).shuffle(10).batch(4),
+    "one order": lambda: ROWS(10).shuffle(10, reshuffle_each_iteration=False).batch(4),
+    "small buffer": lambda: ROWS(14).shuffle(3, seed=3).batch(4, drop_remainder=True),
+    "repeat": lambda: ROWS(10).shuffle(10, seed=1).repeat(3).batch(4),
+    "prefetch": lambda: ROWS(10).shuffle(10).repeat(2).batch(4).map(lambda x: x + 1).prefetch(3),
+    "elements": lambda: (
+        ot.data.Dataset.from_generator(lambda: iter(range(10)))
+        .shuffle(4, seed=2)
+        .take(8)
+        .skip(1)
+        .batch(2)
+    ),
+    "cache": lambda: ROWS(6).shuffle(6).map(lambda x: x * 2).cache().shuffle(6),
+    "zip": lambda: (
+        ot.data.Dataset.zip(ROWS(6).shuffle(6), ROWS(5).shuffle(5, seed=2))
+        .map(lambda a, b: a * 10 + b)
+        .batch(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", PIPELINES.values(), ids=PIPELINES)
+def test_a_dataset_resumes_between_passes(tmp_path: Path, make: Any) -> None:
+    dataset = make()
+    orders(dataset, 2)
+    ot.save_checkpoint(tmp_path / "file", {"ds": dataset})
+    expected = orders(dataset, 3)
+    ot.restore_checkpoint(tmp_path / "file", {"ds": dataset})
+    assert orders(dataset, 3) == expected
+    other = make()  # as another process would
+    ot.restore_checkpoint(tmp_path / "file", {"ds": other})
+    assert orders(other, 3) == expected
+
+
+@pytest.mark.parametrize("make", PIPELINES.values(), ids=PIPELINES)
+def test_a_dataset_resumes_within_a_pass(tmp_path: Path, make: Any) -> None:
+    dataset = make()
+    orders(dataset, 1)
+    expected: list[Any] = []
+    for done, x in enumerate(dataset):
+        if done == 1:
+            ot.save_checkpoint(tmp_path / "file", {"ds": dataset})
+        if done > 1:
+            expected.append(np.asarray(x).tolist())
+    assert expected
+    following = orders(dataset, 2)
+    other = make()
+    ot.restore_checkpoint(tmp_path / "file", {"ds": other})
+    ot.save_checkpoint(tmp_path / "again", {"ds": other})
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
+    assert orders(other, 3) == [expected, *following]
+
+
+def test_a_loop_that_is_left_begins_anew_as_it_would_have(tmp_path: Path) -> None:
+    dataset = ROWS(10).shuffle(10, seed=3).batch(4)
+    for _ in dataset:
+        break
+    ot.save_checkpoint(tmp_path / "file", dataset)
+    other = ROWS(10).shuffle(10, seed=3).batch(4)
+    ot.restore_checkpoint(tmp_path / "file", other)
+    assert orders(other, 2) == orders(dataset, 2)
+
+
+def test_batches_already_seen_are_not_made_again(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def double(x: Any) -> Any:
+        made.append(1)
+        return x * 2
+
+    dataset = ROWS(12).shuffle(12, seed=1).batch(2).map(double).prefetch(1).take(5)
+    iterator = iter(dataset)
+    for _ in range(3):
+        next(iterator)
+    ot.save_checkpoint(tmp_path / "file", dataset)
+    rest = [np.asarray(x).tolist() for x in iterator]
+    ot.restore_checkpoint(tmp_path / "file", dataset)
+    made.clear()
+    (again,) = orders(dataset, 1)
+    assert again == rest
+    assert len(made) <= 3  # two, and one that is made ahead
+
+
+def test_a_custom_loop_resumes_as_if_never_stopped(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(12, 4)).astype("f")
+
+    def make() -> tuple[Any, Any]:
+        naming.reset_names()
+        ot.set_seed(1)
+        model = ot.Sequential([ot.Input((4,)), ot.layers.Dropout(0.5), ot.layers.Dense(1)])
+        optimizer = ot.optimizers.Adam(0.1)
+        optimizer.build(model.trainable_variables)
+        return model, optimizer
+
+    def train(model: Any, optimizer: Any, batches: Any) -> None:
+        for x in batches:
+            with ot.GradientTape() as tape:
+                loss = ot.ops.mean(model(x, training=True) ** 2)
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+
+    def pipeline() -> Any:
+        return ot.data.Dataset.from_tensor_slices(data).shuffle(12).batch(5)
+
+    model, optimizer = make()
+    batches = pipeline()
+    train(model, optimizer, batches)
+    tree = {"model": model, "optimizer": optimizer, "batches": batches}
+    ot.save_checkpoint(tmp_path / "file", tree)
+    train(model, optimizer, batches)
+
+    resumed, its_optimizer = make()
+    ot.set_seed(77)
+    its_batches = pipeline()
+    tree = {"model": resumed, "optimizer": its_optimizer, "batches": its_batches}
+    ot.restore_checkpoint(tmp_path / "file", tree)
+    train(resumed, its_optimizer, its_batches)
+    for one, two in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_another_pipeline_is_refused(tmp_path: Path) -> None:
+    ot.save_checkpoint(tmp_path / "file", {"ds": ROWS(4).shuffle(4)})
+    with pytest.raises(CheckpointError, match=r"ds/dataset is uint64\[5\], the model has uint64"):
+        ot.restore_checkpoint(tmp_path / "file", {"ds": ROWS(4).shuffle(4, seed=1)})
