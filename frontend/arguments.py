@@ -14,6 +14,7 @@ from onnxtape.engine import NumberTensor, ort_value
 from onnxtape.runtime import values
 from onnxtape.signature import Identity, TensorSpec
 from onnxtape.tensor import Tensor, as_array
+from onnxtape.trainable import TrainableFlag
 from onnxtape.variable import Variable
 
 if TYPE_CHECKING:
@@ -166,15 +167,18 @@ class Recent:
     For calls with one array or tensor per parameter.
     """
 
-    __slots__ = ("_expected", "concrete")
+    __slots__ = ("_expected", "_flags", "concrete")
 
     def __init__(self, concrete: ConcreteFunction, arguments: Arguments) -> None:
         self.concrete = concrete
         self._expected = list(zip(arguments.dtypes, arguments.shapes, strict=True))
+        self._flags = concrete.traced.flags
 
     def match(self, args: tuple[Any, ...]) -> list[Any] | None:
         """The arguments as OrtValues, or None when the call is another."""
         if len(args) != len(self._expected):
+            return None
+        if self._flags.held_at != TrainableFlag.changes and not self._flags.hold():
             return None
         matched: list[Any] = []
         for arg, (dtype, shape) in zip(args, self._expected, strict=True):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxtape.symbolic import SymbolicContext
     from onnxtape.tape import GradientTape
     from onnxtape.tensor import Tensor
+    from onnxtape.trainable import ReadFlags
     from onnxtape.variable import Variable
 
 
@@ -49,6 +50,8 @@ class _State(threading.local):
         self.readings: list[Readings] = []
         # Set while gradient rules run: their nodes stem from the forward node's place.
         self.origin: Provenance | None = None
+        # Set while a step is traced: the `trainable` flags that it depends on.
+        self.flags: ReadFlags | None = None
 
 
 class Numerics:

@@ -69,6 +69,11 @@ class Family:
     concrete: list[ConcreteFunction] = field(default_factory=list)
     static_only: bool = False
 
+    @property
+    def current(self) -> list[ConcreteFunction]:
+        """The traces that train what is to be trained now; the others wait for their flags."""
+        return [concrete for concrete in self.concrete if concrete.traced.flags.hold()]
+
 
 def generalize(names: Sequence[str], observed: Sequence[Shapes]) -> list[Shape]:
     """Symbolic shapes that cover all observed ones.

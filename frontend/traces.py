@@ -84,8 +84,9 @@ class Traces:
         return (structure, place) in self._number_inputs
 
     def known(self, arguments: Arguments) -> ConcreteFunction | None:
-        """The trace that has served exactly such arguments before."""
-        return self._exact.get(arguments.key)
+        """The trace that has served exactly such arguments before, and would be the same now."""
+        concrete = self._exact.get(arguments.key)
+        return concrete if concrete is not None and concrete.traced.flags.hold() else None
 
     def find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
         """A trace that serves these arguments, made if need be, and the arguments as it takes them.
@@ -123,7 +124,7 @@ class Traces:
         family = self._family(arguments)
         names = self.names(arguments)
         shapes: Any = arguments.shapes
-        for concrete in reversed(family.concrete):
+        for concrete in reversed(family.current):
             if mismatch(names, [spec.shape for spec in concrete.inputs], shapes) is None:
                 break
         else:
@@ -168,7 +169,7 @@ class Traces:
                 concrete = self._trace(arguments, names, exact)
                 family.static_only = True
                 return concrete
-        if len(family.concrete) == _MANY_TRACES:
+        if len(family.current) == _MANY_TRACES:
             warnings.warn_explicit(
                 f"'{self._name}' needs a trace for each shape of its arguments, because it uses "
                 "sizes as Python numbers; ops.shape(x) gives them as tensors",
@@ -225,7 +226,7 @@ class Traces:
     ) -> ConcreteFunction:
         """The trace for these, possibly symbolic, shapes, made if need be."""
         family = self._families.setdefault(arguments.family_key, Family())
-        for concrete in family.concrete:
+        for concrete in family.current:
             if [spec.shape for spec in concrete.inputs] == shapes:
                 return concrete
         concrete = self._trace(arguments, names, shapes)

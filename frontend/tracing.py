@@ -34,6 +34,7 @@ from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
 from onnxtape.symbolic import SymbolicContext
 from onnxtape.tensor import SymbolicDim, Tensor
+from onnxtape.trainable import ReadFlags, reads_noted
 from onnxtape.variable import Variable
 
 #: What every ONNX Runtime since 1.18 loads; onnx's own default is newer.
@@ -73,6 +74,7 @@ class TracedStep:
         returned: the structure that the function returned.
         results: for each of its leaves, the index of the output, or (None, constant).
         variables: the variables behind `state`, in its order.
+        flags: the `trainable` flags that it depends on.
     """
 
     raw: ir.Model
@@ -83,6 +85,7 @@ class TracedStep:
     results: list[tuple[int | None, Any]]
     state: list[StateEntry]
     variables: list[Variable]
+    flags: ReadFlags
 
     @cached_property
     def model(self) -> ir.Model:
@@ -188,7 +191,7 @@ def trace(
     tapes, layers = state.tapes, state.layers
     state.tapes, state.layers = [], []
     try:
-        with context.entered(step):
+        with context.entered(step), reads_noted() as flags:
             returned = call(tensors)
             leaves = [
                 convert_to_tensor(x) if isinstance(x, (Variable, SymbolicDim)) else x
@@ -196,14 +199,18 @@ def trace(
             ]
     finally:
         state.tapes, state.layers = tapes, layers
-    traced = _finish(step, specs, returned, leaves)
+    traced = _finish(step, specs, returned, leaves, flags)
     if memory_budget is not None:
         traced.passes.append(Rematerialize(memory_budget))
     return traced
 
 
 def _finish(
-    step: Trace, specs: Sequence[InputSpec], returned: Any, leaves: Sequence[Any]
+    step: Trace,
+    specs: Sequence[InputSpec],
+    returned: Any,
+    leaves: Sequence[Any],
+    flags: ReadFlags,
 ) -> TracedStep:
     builder, graph = step.builder, step.graph
     builder.provenance = None
@@ -255,7 +262,9 @@ def _finish(
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
     passes = default_passes(builder.target)
     variables = list(step.slots)
-    return TracedStep(model, passes, list(specs), output_names, returned, results, state, variables)
+    return TracedStep(
+        model, passes, list(specs), output_names, returned, results, state, variables, flags
+    )
 
 
 def default_passes(target: Target = CPU) -> list[GraphPass]:

@@ -18,6 +18,7 @@ from onnxtape.errors import TracingError, VariableError
 from onnxtape.operators import ArrayMethods
 from onnxtape.runtime.devices import duplicate, fetch, kind_of
 from onnxtape.tensor import Tensor, as_array
+from onnxtape.trainable import TrainableFlag
 
 Role = Literal["parameter", "buffer", "optimizer", "metric", "generator"]
 
@@ -59,6 +60,7 @@ class Variable(ArrayMethods):
     """
 
     is_weight = True
+    trainable = TrainableFlag()
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.random import SeedGenerator
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
+from onnxtape.trainable import TrainableFlag
 from onnxtape.variable import Variable
 
 
@@ -58,6 +59,7 @@ class Layer(Remade, GraphNode):
     """
 
     supports_masking: bool = False
+    _trainable = TrainableFlag()
     #: Attributes that hold layers and variables.
     _tracked: dict[str, Any]
     _call_parameters: tuple[str, ...]

@@ -46,9 +46,6 @@ class Compilation:
         self.losses = None if loss is None else CompiledLosses(loss, loss_weights)
         self.metrics = CompiledMetrics(model, metrics, weighted_metrics)
         self.loss_tracker = metrics_module.Mean(name="loss")
-        self._model = model
-        self._run_eagerly = run_eagerly
-        self._trained: list[int] = []
         self.train_function = BatchFunction(model, "train_step", run_eagerly)
         self.test_function = BatchFunction(model, "test_step", run_eagerly)
         self.predict_function = BatchFunction(model, "predict_step", run_eagerly)
@@ -58,10 +55,3 @@ class Compilation:
         """The loss's mean, the metrics together, and those of several outputs' losses."""
         losses = [] if self.losses is None else self.losses.metrics
         return [self.loss_tracker, self.metrics, *losses]
-
-    def refresh(self) -> None:
-        """Compile the training step anew if other weights are trained than when it was compiled."""
-        trained = [id(variable) for variable in self._model.trainable_variables]
-        if self._trained and trained != self._trained:
-            self.train_function = BatchFunction(self._model, "train_step", self._run_eagerly)
-        self._trained = trained

@@ -40,7 +40,6 @@ def fit_epochs(
             epochs=epochs.stop,
             steps=data.num_batches,
         )
-    compilation.refresh()
     model.stop_training = False
     model._first_epoch = epochs.start
     callbacks.on_train_begin()

@@ -422,7 +422,6 @@ class Trainer:
             if sample_weight is not None:
                 raise ValueError("give either class_weight or sample_weight, not both")
             sample_weight = class_weights(y, class_weight)
-        compilation.refresh()
         return self._one_batch(compilation.train_function, x, y, sample_weight, return_dict)
 
     def test_on_batch(
