@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from onnxtape import context, nest
 from onnxtape.compiler import dtypes
+from onnxtape.inference import trace_inference
 from onnxtape.runtime.artifact import EvaluationGraph, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
-from onnxtape.signature import resolve_spec
-from onnxtape.tensor import Tensor
-from onnxtape.tracing import InputSpec, TracedStep, trace
+from onnxtape.tracing import TracedStep
 
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
@@ -106,27 +103,10 @@ def inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
     Variables of the step are inputs under the step's names; others, which training does not touch,
     are constants.
     """
-    specs = model.input_specs
-    flat = nest.flatten(specs)
-    names = [spec.name or f"input_{i}" for i, spec in enumerate(flat)]
-
-    def call(tensors: Sequence[Tensor]) -> dict[str, Any]:
-        training = {"training": False} if model.takes_training else {}
-        leaves = nest.flatten(model(nest.pack_like(specs, tensors), **training))
-        # A model that came from a file keeps the names that its users know.
-        known = getattr(model, "result_names", None)
-        default = ["output"] if len(leaves) == 1 else [f"output_{i}" for i in range(len(leaves))]
-        return dict(zip(known or default, leaves, strict=True))
-
-    inputs = [
-        InputSpec(name, spec.dtype, shape)
-        for name, spec, shape in zip(names, flat, resolve_spec(names, flat), strict=True)
-    ]
-    with context.eagerly():
-        traced = trace(model.name, inputs, call, may_create=False)
+    traced = trace_inference(model)
     graph = traced.model.graph
     in_step = {id(v): entry.name for entry, v in zip(step.state, step.variables, strict=True)}
-    brought = list(graph.inputs)[len(inputs) :]
+    brought = list(graph.inputs)[len(traced.inputs) :]
     for value, variable in zip(brought, traced.variables, strict=True):
         if id(variable) in in_step:
             value.name = in_step[id(variable)]

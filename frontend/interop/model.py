@@ -234,15 +234,25 @@ class OnnxModel(Adaptable, Model):
             found[name] = np.ascontiguousarray(array.T) if tie.transposed else array
         return found
 
-    def save_onnx(self, path: str | os.PathLike[str]) -> Path:
+    def save_onnx(self, path: str | os.PathLike[str], input_signature: Any = None) -> Path:
         """Write the ONNX file that the model was, with its weights as they are now.
 
         Names, order, metadata and opset stay. Weights that lay in files of their own go into one
         beside it, `<name>.data`.
 
+        Args:
+            path: the file.
+            input_signature: None: the file says what its inputs are.
+
         Raises:
             ModelError: a truncated model, whose file this would not be.
+            ValueError: an `input_signature`.
         """
+        if input_signature is not None:
+            raise ValueError(
+                f"'{self._read.name}' says what its inputs are: save_onnx takes no "
+                "input_signature for it"
+            )
         if self._truncated:
             raise ModelError(
                 f"model '{self.name}' ends at '{self.output_names[0]}' and is not the whole of "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 from onnxtape import masks, nest, ops
@@ -102,6 +104,46 @@ class Model(Trainer, Layer):
             show_trainable=show_trainable,
             layer_range=layer_range,
         )
+
+    def save_onnx(self, path: str | os.PathLike[str], input_signature: Any = None) -> Path:
+        """Write the model as it predicts (`training=False`) as one plain ONNX file.
+
+        The weights are initializers under their variables' paths, the batch size is symbolic, and
+        any ONNX Runtime runs it.
+
+        Args:
+            path: the file.
+            input_signature: an `ot.TensorSpec`, or example data, for each argument of `call`, in a
+                list where there are several. By default what the model was made of or called on.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: the model has no weights yet; or it changes variables when it is called.
+            ArtifactError: the file would be 2 GiB or more.
+        """
+        from onnxtape.inference import save_inference
+
+        return save_inference(self, path, input_signature)
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "onnx",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+    ) -> None:
+        """`save_onnx` by Keras's name.
+
+        Raises:
+            ValueError: another format than "onnx"; and what `save_onnx` raises.
+        """
+        if format != "onnx":
+            raise ValueError(f"a model is exported with format='onnx', not {format!r}")
+        saved = self.save_onnx(filepath, input_signature)
+        if verbose:
+            print(f"Saved model '{self.name}' at '{saved}'.")
 
     @property
     def input_specs(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from onnxtape.compiled_function import Function, function
@@ -70,6 +72,21 @@ class BatchFunction:
                 f"{self._method} has not been compiled yet: fit, evaluate or predict on a batch"
             )
         return self._functions[self._last]
+
+    def export(
+        self, path: str | os.PathLike[str], *args: Any, evaluation: Any = None, **kwargs: Any
+    ) -> Path:
+        """Write the step as an artifact; see `Function.export`.
+
+        Args:
+            evaluation: a compiled function, or a model's `test_function`, to write as well.
+
+        Raises:
+            ValueError: nothing has been compiled yet, here or in `evaluation`.
+        """
+        if isinstance(evaluation, BatchFunction):
+            evaluation = evaluation.function
+        return self.function.export(Path(path), *args, evaluation=evaluation, **kwargs)
 
     @property
     def trace_count(self) -> int:

@@ -58,7 +58,6 @@ LEFT_OUT = {
         *("optimizers.Optimizer.load_own_variables", "optimizers.Optimizer.save_own_variables"),
         "callbacks.OrbaxCheckpoint",
     ],
-    "the compiled step is exported: `step.export(path)`": ["Model.export"],
     _CONFIGS: [
         *(f"{m}.serialize" for m in ("losses", "metrics", "initializers", "regularizers")),
         *("constraints.serialize", "layers.serialize", "layers.deserialize"),

@@ -40,6 +40,9 @@ EXCEPTIONS = {
     ),
     "Sequential.compute_output_shape": "as every layer's: a shape for each argument of `call`",
     **dict.fromkeys(
+        ("Model.export", "Sequential.export"), "writes ONNX alone, so that is the default"
+    ),
+    **dict.fromkeys(
         ("Model.add_weight", "Sequential.add_weight", "layers.Layer.add_weight"),
         "a shape is a scalar's by default; Keras takes None for that",
     ),
