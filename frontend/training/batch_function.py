@@ -86,7 +86,8 @@ class BatchFunction:
         """
         if isinstance(evaluation, BatchFunction):
             evaluation = evaluation.function
-        return self.function.export(Path(path), *args, evaluation=evaluation, **kwargs)
+        folder: Path = self.function.export(Path(path), *args, evaluation=evaluation, **kwargs)
+        return folder
 
     @property
     def trace_count(self) -> int:
