@@ -4,6 +4,8 @@ one safetensors file."""
 from __future__ import annotations
 
 import os
+from collections import defaultdict, deque
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +15,8 @@ from onnxtape import random
 from onnxtape.data.dataset import Dataset
 from onnxtape.data.position import Position
 from onnxtape.errors import CheckpointError
-from onnxtape.runtime.checkpoint import check_state, load_state, save_state
+from onnxtape.ordered_state import load_ordered, save_ordered, uncounted
+from onnxtape.runtime.checkpoint import check_state
 from onnxtape.variable import Variable
 
 _GENERATOR = "global_seed_generator"
@@ -35,19 +38,24 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     Raises:
         TypeError: something else in `tree`.
     """
-    save_state(path, {name: v.numpy() for name, v in _variables(tree).items()})
+    save_ordered(path, {name: v.numpy() for name, v in _variables(tree).items()})
 
 
 def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     """Assign the values that `save_checkpoint` wrote to the variables in `tree`.
 
-    Models and optimizers must be built, as they were when they were saved.
+    Models and optimizers must be built, as they were when they were saved. Where names differ only
+    by the numbers that objects without a name of their own get (`dense_3`, `adam_1`), as those of
+    a model that is made a second time do, variables are found by their order.
 
     Raises:
         CheckpointError: the file is damaged, or belongs to other variables; nothing is assigned.
     """
     variables = _variables(tree)
-    found = load_state(path)
+    found, is_ordered = load_ordered(path)
+    renamed = None if found.keys() == variables.keys() else _renamed(found, variables, tree)
+    if renamed is not None and is_ordered:
+        found = {name: found[renamed[name]] for name in variables}
     try:
         check_state(
             {name: (v.dtype.name, v.shape) for name, v in variables.items()},
@@ -56,6 +64,12 @@ def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
         )
     except CheckpointError as error:
         unbuilt = [f"'{part.name}'" for part in _parts(tree) if not getattr(part, "built", True)]
+        if renamed is not None and not is_ordered:
+            raise CheckpointError(
+                f"{error}\n  The names differ only by the numbers that objects without a name get "
+                "in the order they are made, and the file does not say its order: give them a "
+                "name=..., or make them first in a new process"
+            ) from None
         if not unbuilt:
             raise
         raise CheckpointError(
@@ -65,6 +79,26 @@ def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     for name, variable in variables.items():
         value: npt.NDArray[Any] = np.asarray(found[name])
         variable.assign(value)
+
+
+def _renamed(
+    found: Collection[str], variables: Collection[str], tree: Any
+) -> dict[str, str] | None:
+    """For each variable the entry that it is, where their names differ only by counts.
+
+    The keys of dicts are no counted names. Of those with equal names, the first is the first.
+    """
+    keys = sorted({prefix for prefix, _ in _walk(tree, "")}, key=len, reverse=True)
+
+    def plain(name: str) -> str:
+        key = next((key for key in keys if name.startswith(key)), "")
+        return key + uncounted(name.removeprefix(key))
+
+    left: dict[str, deque[str]] = defaultdict(deque)
+    for name in found:
+        left[plain(name)].append(name)
+    renamed = {name: left[plain(name)].popleft() for name in variables if left[plain(name)]}
+    return None if any(left.values()) or len(renamed) != len(variables) else renamed
 
 
 def _parts(tree: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,23 @@ def _rate(model: Any) -> float:
     return float(np.asarray(model.optimizer.learning_rate))
 
 
+def _places(schedule: Callable[..., float]) -> int:
+    """How many of the epoch and the rate the schedule takes: Keras's first schedules had one."""
+    try:
+        inspect.signature(schedule).bind(0, 0.0)
+    except TypeError:
+        return 1
+    except ValueError:  # Some functions written in C have no signature.
+        pass
+    return 2
+
+
 class LearningRateScheduler(Callback):
     """Set the learning rate at the beginning of every epoch.
 
     Args:
-        schedule: takes the epoch, from 0, and the current rate; returns the new rate.
+        schedule: takes the epoch, from 0, and, where it has a place for it, the current rate;
+            returns the new rate.
         verbose: 1 prints each rate.
     """
 
@@ -30,7 +43,8 @@ class LearningRateScheduler(Callback):
         self.verbose = verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = self.schedule(epoch, _rate(self.model))
+        given = (epoch, _rate(self.model))
+        rate = self.schedule(*given[: _places(self.schedule)])
         if not isinstance(rate, (float, np.floating)):
             raise ValueError(
                 f"LearningRateScheduler's schedule returns a float, not {rate!r} of type "

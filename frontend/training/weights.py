@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from onnxtape.runtime.checkpoint import check_state, load_state, read_metadata, save_state
+from onnxtape.ordered_state import load_ordered, save_ordered
+from onnxtape.runtime.checkpoint import check_state
 from onnxtape.runtime.errors import CheckpointError
 from onnxtape.variable import Variable
 
-_ORDER = "onnxtape.weights"
 SUFFIX = ".safetensors"
 
 
@@ -56,17 +55,16 @@ def save_weights(model: Any, path: str | os.PathLike[str], overwrite: bool) -> N
     if not overwrite and Path(path).exists():
         raise FileExistsError(f"'{os.fspath(path)}' is there already, and overwrite is False")
     arrays = {name: variable.numpy() for name, variable in _named(model).items()}
-    save_state(path, arrays, {_ORDER: json.dumps(list(arrays))})
+    save_ordered(path, arrays)
 
 
 def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
     """See `Trainer.load_weights`."""
     named = _named(model)
-    found = load_state(path)
-    order = json.loads(read_metadata(path).get(_ORDER, "null")) or []
-    if sorted(found) != sorted(named) and len(order) == len(named):
+    found, is_ordered = load_ordered(path)
+    if is_ordered and found.keys() != named.keys() and len(found) == len(named):
         # Layers that were named by counting have other names in the next model: go by order.
-        found = {name: found[written] for name, written in zip(named, order, strict=True)}
+        found = dict(zip(named, found.values(), strict=True))
     if skip_mismatch:
         named = {
             name: variable

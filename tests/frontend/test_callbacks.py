@@ -253,6 +253,20 @@ def test_mistakes_of_callbacks(tmp_path: Path) -> None:
         )
 
 
+def test_a_schedule_may_take_the_epoch_alone() -> None:
+    history = fit(
+        compiled(),
+        epochs=2,
+        callbacks=[ot.callbacks.LearningRateScheduler(lambda e: 0.5 / (e + 1))],
+    )
+    np.testing.assert_allclose(history["learning_rate"], [0.5, 0.25])
+
+
+def test_a_mistake_in_a_schedule_is_its_own() -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        fit(compiled(), callbacks=[ot.callbacks.LearningRateScheduler(lambda _, rate: rate + "")])
+
+
 def test_mistakes_of_fit() -> None:
     data = ot.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     model = compiled()

@@ -11,6 +11,7 @@ import pytest
 import onnxtape as ot
 from onnxtape import naming
 from onnxtape.errors import CheckpointError
+from onnxtape.runtime.checkpoint import load_state, save_state
 from tests.frontend.training import Training, batches
 
 
@@ -109,6 +110,53 @@ def test_a_file_of_another_model_names_the_entries(tmp_path: Path) -> None:
     assert "model/small/head/kernel" in text
     assert str(path) in text
     assert same(everything(training), before)
+
+
+def counted(hidden: int = 4) -> dict[str, Any]:
+    """A model and an optimizer whose names are counted."""
+    model = ot.Sequential(
+        [ot.Input((3,)), ot.layers.Dense(hidden), ot.layers.Dense(hidden), ot.layers.Dense(2)]
+    )
+    optimizer = ot.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    return {"model": model, "optimizer": optimizer}
+
+
+def values(tree: dict[str, Any]) -> list[Any]:
+    return [v.numpy() for part in tree.values() for v in part.variables]
+
+
+def test_a_model_made_twice_is_restored_by_its_structure(tmp_path: Path) -> None:
+    first, second = counted(), counted()
+    assert first["model"].variables[0].path != second["model"].variables[0].path
+    for variable in [*first["model"].variables, *first["optimizer"].variables]:
+        if variable.dtype == np.float32:
+            variable.assign(np.random.default_rng(variable.size).random(variable.shape))
+    ot.save_checkpoint(tmp_path / "file", first)
+    ot.restore_checkpoint(tmp_path / "file", second)
+    assert same(values(first), values(second))
+    with pytest.raises(CheckpointError, match=r"different: model/.* is float32\[3, 4\], the model"):
+        ot.restore_checkpoint(tmp_path / "file", counted(hidden=5))
+
+
+def test_keys_tell_models_apart_and_not_their_order(tmp_path: Path) -> None:
+    saved = {"net_1": counted()["model"], "net_2": counted()["model"]}
+    ot.save_checkpoint(tmp_path / "file", saved)
+    other = {"net_2": counted()["model"], "net_1": counted()["model"]}
+    ot.restore_checkpoint(tmp_path / "file", other)
+    for key, model in saved.items():
+        assert same(model.get_weights(), other[key].get_weights())
+
+
+def test_names_that_differ_by_counts_are_said_to(tmp_path: Path) -> None:
+    first, second = counted(), counted()
+    path = tmp_path / "file"
+    ot.save_checkpoint(path, first)
+    save_state(path, load_state(path))  # Without its order.
+    before = values(second)
+    with pytest.raises(CheckpointError, match="The names differ only by the numbers that objects"):
+        ot.restore_checkpoint(path, second)
+    assert same(values(second), before)
 
 
 def test_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
