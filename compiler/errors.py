@@ -15,12 +15,19 @@ Phase = Literal["forward", "backward", "update"]
 #: The metadata key of nodes that compute something again rather than keep it.
 RECOMPUTED = "onnxtape.recomputed"
 
+#: The metadata key of what it means, to the user, when a node's indices are out of range.
+_OUT_OF_RANGE = "onnxtape.out_of_range"
+_INDEXING = frozenset(
+    ("Gather", "GatherElements", "GatherND", "OneHot", "ScatterElements", "ScatterND")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a node comes from: the user's file and line, the layer's path, and its phase.
 
     `recomputed` counts how many times over the node computes again, on purpose, what another did.
+    `out_of_range` says what it means when indices are: a target is no class, say.
     """
 
     file: str = ""
@@ -28,6 +35,7 @@ class Provenance:
     layer: str = ""
     phase: Phase = "forward"
     recomputed: int = 0
+    out_of_range: str = ""
 
     def __str__(self) -> str:
         at = f"at {self.file}:{self.line}" if self.file else ""
@@ -43,6 +51,8 @@ class Provenance:
             props["onnxtape.layer"] = self.layer
         if self.recomputed:
             props[RECOMPUTED] = str(self.recomputed)
+        if self.out_of_range:
+            props[_OUT_OF_RANGE] = self.out_of_range
         return props
 
     @classmethod
@@ -56,10 +66,18 @@ class Provenance:
             layer=props.get("onnxtape.layer", ""),
             phase=phase if phase in ("backward", "update") else "forward",  # type: ignore[arg-type]
             recomputed=int(props.get(RECOMPUTED, 0)),
+            out_of_range=props.get(_OUT_OF_RANGE, ""),
         )
 
     def with_phase(self, phase: Phase) -> Provenance:
         return self if self.phase == phase else replace(self, phase=phase)
+
+
+def meaning_of_failure(op_type: str, props: Mapping[str, str]) -> str:
+    """What it means when a node with these `metadata_props` fails, with the user's place; empty
+    where nobody has said. Operators without indices fail for other reasons than those noted."""
+    place = Provenance.from_metadata(props)
+    return located(place.out_of_range, place) if op_type in _INDEXING and place.out_of_range else ""
 
 
 def located(message: str, provenance: Provenance | None) -> str:

@@ -16,7 +16,7 @@ from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
 from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, bound_blocks
-from onnxtape.compiler.errors import Provenance, located
+from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
@@ -163,9 +163,12 @@ class ConcreteFunction:
 
 
 def _explained(error: ExecutionError, traced: TracedStep) -> ExecutionError:
-    """The error with the user's place, if it names one of the trace's nodes."""
+    """The error with the user's place, and what it means, if it names one of the trace's nodes."""
     for node in traced.model.graph.all_nodes():
         if f"'{node.name}'" in str(error):
+            meaning = meaning_of_failure(node.op_type, node.metadata_props)
+            if meaning:
+                return ExecutionError(f"the step failed: {meaning}")
             place = Provenance.from_metadata(node.metadata_props)
             return ExecutionError(located(str(error), place))
     return error

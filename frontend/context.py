@@ -48,6 +48,8 @@ class _State(threading.local):
         self.initializing = False
         # Of the blocks being recorded for recomputation, or recomputed; outermost first.
         self.readings: list[Readings] = []
+        # What it means when indices are out of range: see `out_of_range_means`.
+        self.out_of_range = ""
         # Set while gradient rules run: their nodes stem from the forward node's place.
         self.origin: Provenance | None = None
         # Set while a step is traced: the `trainable` flags that it depends on.
@@ -115,6 +117,17 @@ def in_phase(phase: Phase) -> Iterator[None]:
         state.phase = previous
 
 
+@contextmanager
+def out_of_range_means(sentence: str) -> Iterator[None]:
+    """Note what it means when the operations within, or their gradients, meet an index out of range
+    in a compiled step."""
+    previous, state.out_of_range = state.out_of_range, sentence
+    try:
+        yield
+    finally:
+        state.out_of_range = previous
+
+
 _ROOMS = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
     # NumPy too: what it asks of a tensor, the user's line asked of it.
@@ -146,7 +159,13 @@ def provenance() -> Provenance:
     if state.origin is not None:
         return state.origin
     file, line = user_place()
-    return Provenance(shown_path(file), line, "/".join(state.layers), state.phase)
+    return Provenance(
+        shown_path(file),
+        line,
+        "/".join(state.layers),
+        state.phase,
+        out_of_range=state.out_of_range,
+    )
 
 
 _shown: dict[str, str] = {}

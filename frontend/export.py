@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxtape.compiler import dtypes
+from onnxtape.compiler.errors import meaning_of_failure
 from onnxtape.inference import trace_inference
 from onnxtape.runtime.artifact import EvaluationGraph, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
@@ -57,6 +58,7 @@ def export_step(
         opset=traced.model.opset_imports[""],
         inference=None if model is None else inference_graph(model, traced),
         evaluation=None if evaluation is None else _evaluation_graph(evaluation.traced, traced),
+        failures=_failures(traced),
     )
     return Path(path)
 
@@ -79,7 +81,16 @@ def _evaluation_graph(traced: TracedStep, step: TracedStep) -> EvaluationGraph:
             )
             for entry, v in zip(traced.state, traced.variables, strict=True)
         ],
+        _failures(traced),
     )
+
+
+def _failures(traced: TracedStep) -> dict[str, str]:
+    meanings = {
+        node.name or "": meaning_of_failure(node.op_type, node.metadata_props)
+        for node in traced.model.graph.all_nodes()
+    }
+    return {name: meaning for name, meaning in meanings.items() if name and meaning}
 
 
 def _inputs(traced: TracedStep) -> list[TensorEntry]:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,12 +100,14 @@ class EvaluationGraph:
         inputs: the batch inputs.
         outputs: the results.
         state: entries of the training state, by name, with this graph's inputs and outputs.
+        failures: as for `write_artifact`.
     """
 
     model: bytes
     inputs: Sequence[TensorEntry]
     outputs: Sequence[TensorEntry]
     state: Sequence[StateEntry]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def state_specs(entries: Sequence[StateEntry]) -> dict[str, Spec]:
@@ -124,6 +126,7 @@ def write_artifact(
     opset: int,
     inference: InferenceGraph | None = None,
     evaluation: EvaluationGraph | None = None,
+    failures: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Write an artifact folder, whole or not at all.
 
@@ -140,6 +143,7 @@ def write_artifact(
         opset: the opset version of the default domain that the models are written in.
         inference: the inference model, if there is one.
         evaluation: the evaluation step, if there is one.
+        failures: what it means when nodes of the training model fail, by their names.
 
     Raises:
         ArtifactError: something other than an artifact is at `path`, names collide, or the models
@@ -176,8 +180,12 @@ def write_artifact(
             evaluation=None
             if evaluation is None
             else EvaluationEntry(
-                tuple(evaluation.inputs), tuple(evaluation.outputs), tuple(evaluation.state)
+                tuple(evaluation.inputs),
+                tuple(evaluation.outputs),
+                tuple(evaluation.state),
+                dict(evaluation.failures),
             ),
+            failures=dict(failures or {}),
         )
         (temporary / _MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         sync(temporary / _MANIFEST_FILE)

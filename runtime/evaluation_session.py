@@ -106,7 +106,7 @@ class EvaluationSession:
         try:
             values = list(self._session.run_with_ort_values({**feeds, **self._state}, wanted, None))
         except Exception as error:
-            raise execution_error(error, "The evaluation failed") from error
+            raise execution_error(error, "The evaluation failed", self._entry.failures) from error
         count = len(self.outputs)
         self._state.update(zip((e.input for e in carried), values[count:], strict=True))
         return {

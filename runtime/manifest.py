@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from onnxtape.runtime.dtypes import DTYPES
@@ -82,16 +82,23 @@ class EvaluationEntry:
     Attributes:
         state: entries of the training state, by name; one with an output (a metric's) is carried
             from batch to batch.
+        failures: as in `Manifest`.
     """
 
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     state: tuple[StateEntry, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an artifact holds."""
+    """What an artifact holds.
+
+    Attributes:
+        failures: what it means when a node of training.onnx fails, by the node's name, where that
+            is known: that a target is no class, say.
+    """
 
     producer: str
     opset: int
@@ -101,6 +108,7 @@ class Manifest:
     inference: InferenceEntry | None
     files: Mapping[str, FileEntry]
     evaluation: EvaluationEntry | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -136,6 +144,7 @@ class Manifest:
             inference=_at(content, "inference", "manifest.json", _inference),
             files=_at(content, "files", "manifest.json", _files),
             evaluation=_evaluation(content.get("evaluation"), "'evaluation' in manifest.json"),
+            failures=_texts(content.get("failures"), "'failures' in manifest.json"),
         )
         manifest.check()
         return manifest
@@ -299,7 +308,14 @@ def _evaluation(value: object, where: str) -> EvaluationEntry | None:
         inputs=_at(content, "inputs", where, _each(_tensor)),
         outputs=_at(content, "outputs", where, _each(_tensor)),
         state=_at(content, "state", where, _each(_state)),
+        failures=_texts(content.get("failures"), f"'failures' in {where}"),
     )
+
+
+def _texts(value: object, where: str) -> dict[str, str]:
+    # Artifacts written before there were any have none.
+    content = {} if value is None else _object(value, where)
+    return {name: _text(text, f"{name!r} in {where}") for name, text in content.items()}
 
 
 def _files(value: object, where: str) -> dict[str, FileEntry]:

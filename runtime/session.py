@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,14 +183,22 @@ def create_session(
     return session
 
 
-def execution_error(error: Exception, doing: str) -> ExecutionError:
+def execution_error(
+    error: Exception, doing: str, failures: Mapping[str, str] | None = None
+) -> ExecutionError:
     """The ExecutionError for an exception of ONNX Runtime: what failed, and its useful sentence.
 
     Args:
         error: what ONNX Runtime raised.
         doing: the start of the message, e.g. "ONNX Runtime cannot load this graph".
+        failures: what it means when nodes fail, by their names; said instead.
     """
-    return ExecutionError(f"{doing}: {useful_sentence(str(error))}")
+    sentence = useful_sentence(str(error))
+    for node, meaning in (failures or {}).items():
+        if f" node '{node}': " in sentence:
+            sentence = meaning
+            break
+    return ExecutionError(f"{doing}: {sentence}")
 
 
 def useful_sentence(message: str) -> str:

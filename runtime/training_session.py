@@ -111,7 +111,9 @@ class TrainingSession:
             try:
                 values = self._run(binding, arrays)
             except Exception as error:
-                raise execution_error(error, "The training step failed") from error
+                raise execution_error(
+                    error, "The training step failed", self.manifest.failures
+                ) from error
             results = {
                 entry.name: to_numpy(value)
                 for entry, value in zip(self.outputs, values, strict=False)

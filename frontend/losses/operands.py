@@ -162,14 +162,15 @@ def picked(what: str, values: Tensor, labels: Tensor, axis: int) -> Tensor:
 
 @contextmanager
 def classes_expected(what: str, pred: Tensor, axis: int) -> Iterator[None]:
-    """Explain why labels were refused."""
+    """Explain why labels are refused: now, or when the compiled step runs."""
+    message = (
+        f"{what}: Out of range: a target is none of the {B.dim(pred, axis)} classes (counted "
+        f"from 0) of predictions {format_shape(B.shape(pred))}"
+    )
     try:
-        yield
+        with context.out_of_range_means(message):
+            yield
     except InvalidArgumentError:
-        message = (
-            f"{what}: Out of range: a target is none of the {B.dim(pred, axis)} classes (counted "
-            f"from 0) of predictions {format_shape(B.shape(pred))}"
-        )
         raise InvalidArgumentError(located(message, context.provenance())) from None
 
 

@@ -232,6 +232,15 @@ def test_data_that_do_not_fit(built: Place, arrays: dict[str, Any], message: str
     assert re.search(message, built.train(data="data.npz").refused())
 
 
+def test_targets_that_are_no_classes(built: Place) -> None:
+    built.data(bad={"x": X, "target": Y + 1}, good={"x": X, "target": Y})
+    sentence = "Out of range: a target is none of the 3 classes (counted from 0)"
+    refusal = built.train(data="bad.npz").refused()
+    assert f"The training step failed: sparse_categorical_crossentropy: {sentence}" in refusal
+    refusal = built.train("--validation", "bad.npz", data="good.npz").refused()
+    assert f"The evaluation failed: sparse_categorical_crossentropy: {sentence}" in refusal
+
+
 def test_files_that_hold_no_data(built: Place) -> None:
     assert built.train(data="no.npz").refused() == "there is no file no.npz"
     whole = (built.folder / "train.npz").read_bytes()

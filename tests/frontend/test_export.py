@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 import onnxtape as ot
-from onnxtape.errors import ArtifactError, TracingError
+from onnxtape.errors import ArtifactError, ExecutionError, TracingError
 from tests.frontend.training import CLASSES, FEATURES, Training, batches
 
 Array = npt.NDArray[Any]
@@ -446,3 +446,20 @@ def test_the_artifact_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
         )
     for file in (tmp_path / "1").iterdir():
         assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes(), file.name
+
+
+def test_a_target_that_is_no_class_is_called_so_from_the_artifact(tmp_path: Path) -> None:
+    training = Training()
+    path = export(training, tmp_path / "artifact")
+    x, y = batches(1)[0]
+    y[3] = CLASSES
+    session = ot.TrainingSession(path)
+    before = session.state_dict()
+    said = (
+        r"^The training step failed: sparse_categorical_crossentropy: Out of range: a target is "
+        rf"none of the {CLASSES} classes \(counted from 0\) of predictions \(batch, {CLASSES}\)\n"
+        r"  at .*training.py:\d+ in layer '.+'$"
+    )
+    with pytest.raises(ExecutionError, match=said):
+        session.step(x=x, y=y)
+    assert all(np.array_equal(value, before[name]) for name, value in session.state_dict().items())

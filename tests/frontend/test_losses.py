@@ -314,8 +314,29 @@ def test_targets_that_are_no_classes(name: str, wrong: int) -> None:
     ) as refusal:
         loss_fn(labels, P)
     assert "test_losses.py" in str(refusal.value)
-    with pytest.raises(ExecutionError, match=rf"the step failed: (?s:.*) in layer '{loss_fn.name}"):
-        ot.function(loss_fn.__call__, fallback="error")(labels, P)
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+@pytest.mark.parametrize("with_gradient", [False, True])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_compiled_step_says_the_same_of_targets_that_are_no_classes(
+    name: str, with_gradient: bool, wrong: int
+) -> None:
+    loss_fn, labels = OUTSIDE[name](), np.where(LABELS == 3, wrong, LABELS)
+    weight = ot.Variable(P)
+
+    @ot.function(fallback="error")
+    def step(labels: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = loss_fn(labels, weight)
+        return tape.gradient(loss, weight) if with_gradient else loss
+
+    said = (
+        r"^the step failed: \w+: Out of range: a target is none of the 4 classes \(counted from 0\)"
+        rf" of predictions \(6, 4\)\n  at .*test_losses.py:\d+ in layer '{loss_fn.name}'$"
+    )
+    with pytest.raises(ExecutionError, match=said):
+        step(labels)
 
 
 def test_one_class_is_a_mistake() -> None:
