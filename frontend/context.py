@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import threading
@@ -152,6 +153,12 @@ def user_place() -> tuple[str, int]:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return "", 0
+
+
+def user_source() -> str:
+    """The text of the user's line."""
+    file, line = user_place()
+    return linecache.getline(file, line).strip()
 
 
 def provenance() -> Provenance:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import context
+from onnxtape.advice import LOOK
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
 from onnxtape.compiler.dtypes import DType, is_floating
@@ -49,7 +50,7 @@ def ort_value(tensor: Tensor) -> Any:
     """The tensor's OrtValue, made from its NumPy array on first use."""
     if tensor._ort is None:
         if tensor._symbolic is not None:
-            tensor._no_value("a compiled function was called with it")
+            tensor._no_value("a compiled function was called with it", LOOK)
         from onnxtape.runtime import values
 
         assert tensor._array is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
-
 from onnxtape import context
 from onnxtape.compiler.errors import CompilerError, DtypeError, GradientError, ShapeError
 from onnxtape.runtime.errors import (
@@ -33,7 +31,7 @@ class TracingError(RuntimeError):
         self.what = what
         self.instead = instead
         self.file, self.line = context.user_place()
-        source = linecache.getline(self.file, self.line).strip()
+        source = context.user_source()
         place = f"\n  at {context.shown_path(self.file)}:{self.line}" if self.file else ""
         super().__init__(f"{what}{place}{f': {source}' if source else ''}\n  {instead}.")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context
+from onnxtape import advice, context
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import DimensionError, TracingError
@@ -131,7 +131,7 @@ class Tensor(ArrayMethods):
             TracingError: the tensor is symbolic.
         """
         if self._symbolic is not None:
-            self._no_value("its value was asked for")
+            self._no_value("its value was asked for", advice.LOOK)
         if self._array is None:
             self._array = devices.fetch(self._ort)
         view = self._array.view()
@@ -141,7 +141,7 @@ class Tensor(ArrayMethods):
     def item(self) -> Any:
         """The value of a tensor with one element as a Python number."""
         if self._symbolic is not None:
-            self._no_value("item() was called")
+            self._no_value("item() was called", advice.LOOK)
         return self.numpy().item()
 
     def tolist(self) -> Any:
@@ -150,7 +150,7 @@ class Tensor(ArrayMethods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if self._symbolic is not None:
-            self._no_value("NumPy asked for its value")
+            self._no_value("NumPy asked for its value", advice.instead_of_numpy())
         array = self.numpy()
         if copy:
             return np.array(array, dtype=dtype)
@@ -158,7 +158,7 @@ class Tensor(ArrayMethods):
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self._symbolic is not None:
-            self._no_value("DLPack asked for its value")
+            self._no_value("DLPack asked for its value", advice.LOOK)
         if self._ort is not None and devices.kind_of(self._ort) != "cpu":
             # Of a copy: whoever takes the memory may write to it, or keep it while a step does.
             return devices.duplicate(self._ort).to_dlpack()
@@ -182,32 +182,36 @@ class Tensor(ArrayMethods):
 
     def __bool__(self) -> bool:
         if self._symbolic is not None:
-            self._no_value("Python took its truth value (an `if`, `while`, `and` or `not`)")
+            self._no_value(
+                "Python took its truth value (an `if`, `while`, `and` or `not`)", advice.BRANCH
+            )
         return bool(self.numpy())
 
     def __float__(self) -> float:
         if self._symbolic is not None:
-            self._no_value("float() was called")
+            self._no_value("float() was called", advice.instead_of_numbers())
         return float(devices.fetch(self._ort) if self._array is None else self._array)
 
     def __int__(self) -> int:
         if self._symbolic is not None:
-            self._no_value("int() was called")
+            self._no_value("int() was called", advice.LOOK)
         return int(self.numpy())
 
     def __index__(self) -> int:
         if self._symbolic is not None:
-            self._no_value("Python needed it as an integer (an index, range(), a size)")
+            self._no_value(
+                "Python needed it as an integer (an index, range(), a size)", advice.INDEX
+            )
         return self.numpy().__index__()
 
     def __format__(self, spec: str) -> str:
         if not spec:
             return str(self)
         if self._symbolic is not None:
-            self._no_value("it was formatted as text")
+            self._no_value("it was formatted as text", advice.LOOK)
         return format(self.item(), spec)
 
-    def _no_value(self, what: str) -> NoReturn:
+    def _no_value(self, what: str, instead: str) -> NoReturn:
         assert self._symbolic is not None
         if self._symbolic.none_dims:
             raise TracingError(
@@ -224,9 +228,7 @@ class Tensor(ArrayMethods):
             )
         raise TracingError(
             f"a tensor has no value while the step is traced, but {what}",
-            "Write ops.where(condition, a, b) instead of `if` (ot.cond for whole branches, "
-            "ot.while_loop for loops), keep numbers as tensors, and return "
-            "from the step what you want to look at",
+            instead,
         )
 
     # Sequence -----------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from onnxtape.errors import DimensionError, TracingError
 from tests.frontend.training import Training, batches
 
 SHOWN = context.shown_path(__file__)
-INSTEAD = "Write ops.where(condition, a, b) instead of `if`"
+BRANCH = "Write ops.where(condition, a, b) instead of `if` (ot.cond for whole branches"
+LOOK = "Return the value from the step and look at it there"
 
 
 def line_of(marker: str) -> int:
@@ -82,6 +83,10 @@ def ufunc(loss: Any) -> Any:
     return loss + np.exp(loss)  # ufunc
 
 
+def reduction(loss: Any) -> Any:
+    return loss + np.mean(loss) ** 2  # reduction
+
+
 def mathematics(loss: Any) -> Any:
     return loss + math.sqrt(loss)  # mathematics
 
@@ -95,23 +100,38 @@ def percent(loss: Any) -> Any:
 
 
 USES = [
-    (truth, "Python took its truth value"),
-    (conjunction, "Python took its truth value"),
-    (loop_while, "Python took its truth value"),
-    (assertion, "Python took its truth value"),
-    (as_float, "float() was called"),
-    (as_int, "int() was called"),
-    (index, "Python needed it as an integer"),
-    (item, "item() was called"),
-    (as_list, "its value was asked for"),
-    (to_numpy, "its value was asked for"),
-    (array, "NumPy asked for its value"),
-    (ufunc, "NumPy asked for its value"),
-    (mathematics, "float() was called"),
-    (formatted, "it was formatted as text"),
-    (percent, "float() was called"),
+    (truth, "Python took its truth value", BRANCH),
+    (conjunction, "Python took its truth value", BRANCH),
+    (loop_while, "Python took its truth value", BRANCH),
+    (assertion, "Python took its truth value", BRANCH),
+    (as_float, "float() was called", LOOK),
+    (as_int, "int() was called", LOOK),
+    (index, "Python needed it as an integer", "Use ops.take(x, i) for an index"),
+    (item, "item() was called", LOOK),
+    (as_list, "its value was asked for", LOOK),
+    (to_numpy, "its value was asked for", LOOK),
+    (
+        array,
+        "NumPy asked for its value",
+        "Use the functions of ot.ops: no gradient flows through NumPy",
+    ),
+    (
+        ufunc,
+        "NumPy asked for its value",
+        "Use ops.exp instead of np.exp: no gradient flows through NumPy",
+    ),
+    (reduction, "NumPy asked for its value", "Use ops.mean instead of np.mean: no gradient"),
+    (
+        mathematics,
+        "float() was called",
+        "Use ops.sqrt instead of math.sqrt: math works on Python numbers",
+    ),
+    (formatted, "it was formatted as text", LOOK),
+    (percent, "float() was called", LOOK),
 ]
-uses = pytest.mark.parametrize(("use", "what"), USES, ids=[use.__name__ for use, _ in USES])
+uses = pytest.mark.parametrize(
+    ("use", "what", "instead"), USES, ids=[use.__name__ for use, _, _ in USES]
+)
 
 
 class Model:
@@ -135,7 +155,7 @@ X = np.random.default_rng(0).standard_normal((8, 2), dtype=np.float32)
 
 @uses
 def test_it_warns_once_at_the_users_line_and_trains_as_if_never_compiled(
-    use: Callable[[Any], Any], what: str
+    use: Callable[[Any], Any], what: str, instead: str
 ) -> None:
     compiled, plain = Model(use), Model(use)
     with warnings.catch_warnings(record=True) as caught:
@@ -151,7 +171,8 @@ def test_it_warns_once_at_the_users_line_and_trains_as_if_never_compiled(
     assert f"test_fallback.py:{line}: " in text
     with open(__file__, encoding="utf-8") as file:
         assert file.readlines()[line - 1].strip() in text
-    assert INSTEAD in text
+    assert f"\n  {instead}" in text
+    assert (BRANCH in text) == (instead is BRANCH)
 
     assert compiled.step.trace_count == 1
     reason = compiled.step.fallback_reason
@@ -163,7 +184,7 @@ def test_it_warns_once_at_the_users_line_and_trains_as_if_never_compiled(
 
 
 @uses
-def test_fallback_error_raises_the_same(use: Callable[[Any], Any], what: str) -> None:
+def test_fallback_error_raises_the_same(use: Callable[[Any], Any], what: str, instead: str) -> None:
     model = Model(use, fallback="error")
     before = model.weight.numpy()
     texts = []
@@ -173,7 +194,7 @@ def test_fallback_error_raises_the_same(use: Callable[[Any], Any], what: str) ->
         texts.append(str(caught.value))
     assert texts[0] == texts[1]
     assert what in texts[0]
-    assert INSTEAD in texts[0]
+    assert instead in texts[0]
     assert "test_fallback.py:" in texts[0]
     assert caught.value.file == __file__
     assert model.step.fallback_reason is None
