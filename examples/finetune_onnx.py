@@ -5,7 +5,7 @@ anywhere. Then teaches that file the digits 5 to 9, in two ways: with a new head
 and with low-rank adapters (LoRA), merged into the file again. Gradients are clipped and accumulated
 over two batches, and the weights averaged (EMA): all of that is in the one ONNX graph.
 
-    pip install "onnxtape[examples]" && python examples/finetune_onnx.py
+    pip install '.[examples]' && python examples/finetune_onnx.py
 """
 
 from __future__ import annotations

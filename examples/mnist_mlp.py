@@ -291,7 +291,7 @@ def main() -> None:
     # What is missing should be missed now, not after training.
     for package, needed in (("sklearn", not options.data), ("matplotlib", options.plot)):
         if needed and importlib.util.find_spec(package) is None:
-            fail(f'{package} is not installed: pip install "onnxtape[examples]"')
+            fail(f"{package} is not installed: pip install scikit-learn matplotlib")
     if options.plot and not options.plot.parent.is_dir():
         fail(f"there is no folder {options.plot.parent} for the picture")
     data = load_data(options.data, options.limit)

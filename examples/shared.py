@@ -53,7 +53,7 @@ def _small_digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise SystemExit(
-            'scikit-learn is not installed: pip install "onnxtape[examples]"'
+            "scikit-learn is not installed: pip install scikit-learn matplotlib"
         ) from None
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
@@ -75,7 +75,9 @@ def save_grid(path: Path, images: Any, columns: int = 8) -> None:
     try:
         from matplotlib.image import imsave
     except ImportError:
-        raise SystemExit('matplotlib is not installed: pip install "onnxtape[examples]"') from None
+        raise SystemExit(
+            "matplotlib is not installed: pip install scikit-learn matplotlib"
+        ) from None
     images = np.pad(np.asarray(images)[..., 0], ((0, 0), (1, 1), (1, 1)), constant_values=0.5)
     rows = [np.hstack(images[i : i + columns]) for i in range(0, len(images), columns)]
     imsave(path, np.kron(np.vstack(rows), np.ones((2, 2))), cmap="gray", vmin=0, vmax=1)

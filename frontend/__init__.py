@@ -197,15 +197,27 @@ __all__ = [
 ]
 
 
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(f"onnxtape.{name}")
+    except ModuleNotFoundError as error:
+        from onnxtape.requirements import missing_sentence
+
+        sentence = missing_sentence(error)
+        if sentence is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from error
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"onnxtape.{name}")
+        return _load(name)
     if name in _MEMBERS:
-        member = getattr(importlib.import_module(f"onnxtape.{_MEMBERS[name]}"), name)
+        member = getattr(_load(_MEMBERS[name]), name)
         globals()[name] = member
         return member
     raise AttributeError(f"module 'onnxtape' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

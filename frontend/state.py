@@ -37,6 +37,7 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
 
     Raises:
         TypeError: something else in `tree`.
+        OSError: the file cannot be written, e.g. because its folder does not exist.
     """
     save_ordered(path, {name: v.numpy() for name, v in _variables(tree).items()})
 

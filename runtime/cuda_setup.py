@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 
 #: What installs ONNX Runtime for CUDA together with NVIDIA's libraries.
-INSTALL = "pip install onnxtape[gpu]"
+INSTALL = "install onnxtape with its `gpu` extra (pip install '.[gpu]' in a clone)"
 
 _CUDA = "CUDAExecutionProvider"
 _FAILED = re.compile(r"^Failed to load ([^:\s]+)", re.MULTILINE)
@@ -37,7 +37,7 @@ def both_packages() -> str | None:
     return (
         "both onnxruntime and onnxruntime-gpu are installed; they share one module, so that the "
         "one installed last has overwritten the other, and removing either breaks both: "
-        f"`pip uninstall onnxruntime onnxruntime-gpu`, then install one (`{INSTALL}` for CUDA)"
+        f"`pip uninstall onnxruntime onnxruntime-gpu`, then install one (for CUDA: {INSTALL})"
     )
 
 
@@ -99,8 +99,8 @@ def _not_built(ort: Any) -> str:
     if both := both_packages():
         return f"{have}: {both}"
     return (
-        f"{have}: `pip uninstall onnxruntime`, then `{INSTALL}` (the two packages share one "
-        "module, so keep only one)"
+        f"{have}: `pip uninstall onnxruntime`, then {INSTALL}; the two packages "
+        "share one module, so keep only one"
     )
 
 

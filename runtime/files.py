@@ -17,6 +17,21 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
+def new_sibling(path: Path) -> Path:
+    """An empty file at such a name.
+
+    Raises:
+        OSError: it cannot be made; the error names the folder, since the file is no user's.
+    """
+    temporary = temporary_sibling(path)
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        assert error.errno is not None
+        raise OSError(error.errno, error.strerror, os.fspath(path.parent)) from None
+    return temporary
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the block a temporary path to write; when it ends well, that file becomes `path`.
@@ -24,9 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     A process killed at any moment leaves the old file or the whole new one, and at worst a hidden
     ".<name>.<random>.tmp" beside it. After an exception the temporary file is removed.
     """
-    temporary = temporary_sibling(path)
+    temporary = new_sibling(path)
     try:
-        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # a writer that replaces the file may have made it private

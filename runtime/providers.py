@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from onnxtape.runtime.cuda_setup import cuda_problem
+from onnxtape.runtime.cuda_setup import INSTALL, cuda_problem
 from onnxtape.runtime.errors import ProviderError, ProviderFallbackWarning
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ def load_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise ProviderError(
             f"onnxtape runs graphs with ONNX Runtime, which cannot be imported here ({error}). "
-            "Install it with `pip install onnxtape[cpu]`, or `pip install onnxtape[gpu]` for CUDA."
+            f"For the CPU: `pip install onnxruntime`; for CUDA: {INSTALL}."
         ) from error
     if not hasattr(module, "InferenceSession"):
         raise ProviderError(
             "The package onnxruntime found here has no InferenceSession: its files are incomplete, "
             "which happens when onnxruntime and onnxruntime-gpu were both installed and one was "
-            "removed. Uninstall both, then `pip install onnxtape[cpu]` (or `onnxtape[gpu]`)."
+            "removed. Uninstall both, then, for the CPU: `pip install onnxruntime`; for CUDA: "
+            f"{INSTALL}."
         )
     return module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxtape.cli.output import UsageError, positive, readable_size, shown_shape, whole_number
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL.onnx", help="the model to train")
     add("-o", "--artifact", metavar="FOLDER", required=True, help="the folder to write")
+    add("--force", action="store_true", help="replace an artifact that is there")
     add("--loss", required=True, metavar="NAME", help=_LOSSES)
     add("--optimizer", default="adamw", metavar="NAME", help="adamw (default), adam, sgd, ...")
     add("--learning-rate", type=positive, metavar="RATE", help="default: the optimizer's")
@@ -92,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
     import onnxtape as ot
     from onnxtape.export import export_step
 
+    _require_free(options)
     model = ot.load_onnx(options.model)
     if options.lora is not None:
         model.add_lora(options.lora, options.lora_rank, options.lora_alpha)
@@ -125,6 +128,17 @@ def run(options: argparse.Namespace) -> int:
         kind = "logits" if from_logits else "probabilities"
         print(f"{options.loss} takes '{trained_output}' as {kind}")
     return 0
+
+
+def _require_free(options: argparse.Namespace) -> None:
+    """A state that `onnxtape train` has saved belongs to the artifact that is there."""
+    from onnxtape.runtime.errors import ArtifactError
+
+    if not options.force and (Path(options.artifact) / "manifest.json").exists():
+        raise ArtifactError(
+            f"{options.artifact} holds an artifact already: --force replaces it, -o chooses "
+            "another folder"
+        )
 
 
 class _Steps:

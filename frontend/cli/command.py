@@ -16,6 +16,7 @@ from typing import Any
 import onnxtape
 from onnxtape.cli import build, cache, doctor, inspection, train
 from onnxtape.cli.output import UsageError
+from onnxtape.requirements import missing_sentence
 
 _EPILOG = """\
 From an ONNX model to a trained one:
@@ -85,6 +86,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = error.filename2 or error.filename
         return f"{error.strerror}: {where}" if where else error.strerror
+    if isinstance(error, ImportError) and (missing := missing_sentence(error)):
+        return missing
     if isinstance(error, MemoryError):
         return f"there is not enough memory {error}".rstrip()
     # Those that are raised on purpose, to be read.

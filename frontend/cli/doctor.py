@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxtape.cli.output import print_table
+from onnxtape.requirements import TO_BUILD, TO_TRAIN
 from onnxtape.runtime.cuda_setup import both_packages, cuda_problem, installed_version
 from onnxtape.runtime.errors import OnnxtapeRuntimeError, ProviderError
 from onnxtape.runtime.identity import identity_model
@@ -19,19 +20,12 @@ _PACKAGES = (
     "onnxtape",
     "onnxruntime",
     "onnxruntime-gpu",
-    "numpy",
-    "safetensors",
-    "onnx",
-    "onnx-ir",
-    "onnx-shape-inference",
-    "networkx",
-    "ml_dtypes",
+    *TO_TRAIN,
+    *TO_BUILD,
     "rich",
     "torch",
     "keras",
 )
-_TO_TRAIN = ("numpy", "safetensors")
-_TO_BUILD = ("onnx", "onnx-ir", "onnx-shape-inference", "networkx", "ml_dtypes")
 
 
 def add_parser(commands: Any) -> None:
@@ -69,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"CUDA: {cuda_finding(ort)}")
     for problem in problems:
         print(f"problem: {problem}")
-    broken = not providers or any(versions[name] is None for name in _TO_TRAIN)
+    broken = not providers or any(versions[name] is None for name in TO_TRAIN)
     print("training will not run here" if broken else "training runs here")
     return 1 if broken else 0
 
@@ -79,9 +73,9 @@ def missing_packages(versions: Mapping[str, str | None]) -> list[str]:
     found = []
     if both := both_packages():
         found.append(both)
-    absent = [name for name in (*_TO_TRAIN, *_TO_BUILD) if versions[name] is None]
+    absent = [name for name in (*TO_TRAIN, *TO_BUILD) if versions[name] is None]
     for name in absent:
-        purpose = "train" if name in _TO_TRAIN else "build (not to train)"
+        purpose = "train" if name in TO_TRAIN else "build (not to train)"
         found.append(f"{name} is not installed, which is needed to {purpose}: pip install {name}")
     return found
 

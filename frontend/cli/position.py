@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxtape.runtime.checkpoint import load_state, read_metadata, save_state
+from onnxtape.runtime.artifact import state_specs
+from onnxtape.runtime.checkpoint import (
+    check_state,
+    load_state,
+    read_metadata,
+    save_state,
+    specs_of,
+)
 from onnxtape.runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -66,6 +73,13 @@ class Position:
             position = cls(**json.loads(written))
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path} does not say how far the training was") from error
+        try:
+            check_state(state_specs(session.state), specs_of(state), source=str(path))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} The artifact was built anew since it was saved: --restart begins anew, "
+                "over it, --state chooses another file"
+            ) from None
         session.load_state_dict(state)
         return position
 

@@ -199,12 +199,10 @@ def _listed(results: Mapping[str, float]) -> str:
 def _require_place(path: Path, options: argparse.Namespace) -> None:
     """What cannot be written in the end should be known now, not after hours of training."""
     from onnxtape.runtime.errors import CheckpointError
-    from onnxtape.runtime.files import temporary_sibling
+    from onnxtape.runtime.files import new_sibling
 
     for target in filter(None, (path, options.export)):
-        probe = temporary_sibling(target)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        new_sibling(target).unlink()
     if path.exists() and not (options.resume or options.restart):
         raise CheckpointError(
             f"{path} holds the state of an earlier training: --resume goes on from it, --restart "

@@ -266,7 +266,7 @@ def test_says_how_to_install_what_is_missing(tmp_path: Path, package: str) -> No
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    expected = f'mnist_mlp: {package} is not installed: pip install "onnxtape[examples]"'
+    expected = f"mnist_mlp: {package} is not installed: pip install scikit-learn matplotlib"
     assert failed(result) == expected
 
 

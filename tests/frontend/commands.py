@@ -96,11 +96,11 @@ class Place:
         return Ended(status, captured.out, captured.err)
 
     def build(self, *arguments: str, model: str = "net.onnx") -> Ended:
-        """Build `artifact` with a few defaults."""
+        """Build `artifact` with a few defaults, over an earlier one."""
         given = list(arguments)
         if "--loss" not in given:
             given += ["--loss", "cross_entropy"]
-        return self.run("build", model, "-o", "artifact", *given)
+        return self.run("build", model, "-o", "artifact", "--force", *given)
 
     def train(self, *arguments: str, data: str = "train.npz") -> Ended:
         """Train `artifact`."""

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxtape as ot
+from onnxtape import requirements
 from onnxtape.cli import command, doctor
 from onnxtape.cli.estimates import estimate
 from onnxtape.runtime import ProviderError, TrainingSession, cuda_setup, resolve_providers
@@ -331,6 +332,24 @@ def test_what_must_be_moved() -> None:
     ids, rows, loss, constants = 5 * 4, 5 * 8 * 4, 4, (2 + 5 * 8) * 8
     read, written = ids + rows + constants, loss + rows
     assert estimate(model, {}).moved_bytes == read + written + 2 * rows
+
+
+def test_an_artifact_is_not_overwritten_unasked(place: Place) -> None:
+    build = ("build", "net.onnx", "--loss", "cross_entropy", "-o", "artifact")
+    place.run(*build).succeeded()
+    before = (place.folder / "artifact" / "manifest.json").read_bytes()
+    assert place.run(*build, "--optimizer", "sgd").refused() == (
+        "artifact holds an artifact already: --force replaces it, -o chooses another folder"
+    )
+    assert (place.folder / "artifact" / "manifest.json").read_bytes() == before
+    place.run(*build, "--optimizer", "sgd", "--force").succeeded()
+    assert (place.folder / "artifact" / "manifest.json").read_bytes() != before
+
+
+def test_the_packages_are_those_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index]
+    assert needed == {*requirements.TO_TRAIN, *requirements.TO_BUILD, "rich"}  # rich only draws
 
 
 # doctor ------------------------------------------------------------------------------------------

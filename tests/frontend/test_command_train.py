@@ -172,12 +172,41 @@ def test_a_step_of_one_batch_size_leaves_the_rest_out(place: Place) -> None:
     assert message.startswith("the step takes batches of 16, not of 8")
 
 
+BLOCKED = (
+    "import sys\n"
+    "blocked = 'onnx onnx_ir onnx_shape_inference sympy networkx rich ml_dtypes'.split()\n"
+    "for name in blocked: sys.modules[name] = None\n"
+)
+INSTALL = "pip install onnx onnx-ir onnx-shape-inference networkx ml_dtypes"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["inspect artifact", "inspect net.onnx", "build net.onnx --loss mse -o new"]
+)
+def test_what_the_other_commands_lack_is_one_sentence(built: Place, arguments: str) -> None:
+    program = BLOCKED + "from onnxtape.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    command = [sys.executable, "-c", program, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is not installed: training from an artifact goes without it" in done.stderr
+    assert done.stderr.endswith(f"{INSTALL}\n")
+
+
+@pytest.mark.parametrize("name", ["layers", "function", "load_onnx", "Variable"])
+def test_what_python_lacks_is_one_sentence(name: str) -> None:
+    program = f"{BLOCKED}import onnxtape as ot\not.{name}\n"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: ")
+    assert last.endswith(INSTALL)
+
+
 def test_it_needs_the_runtime_alone(built: Place) -> None:
     """No onnx, no compiler, nothing that only building needs."""
     program = (
-        "import sys\n"
-        "blocked = 'onnx onnx_ir onnx_shape_inference sympy networkx rich ml_dtypes'.split()\n"
-        "for name in [*blocked, 'onnxtape.compiler', 'onnxtape.engine']: sys.modules[name] = None\n"
+        BLOCKED + "for name in ['onnxtape.compiler', 'onnxtape.engine']: sys.modules[name] = None\n"
         "from onnxtape.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
@@ -282,7 +311,10 @@ def test_states_that_do_not_fit(built: Place) -> None:
 def test_a_state_of_another_model(built: Place) -> None:
     built.train().succeeded()
     built.build("--optimizer", "sgd").succeeded()
-    assert "belongs to another model" in built.train("--resume").refused()
+    refused = built.train("--resume").refused()
+    assert "artifact.trained.safetensors belongs to another model: missing: " in refused
+    assert "The artifact was built anew since it was saved: --restart begins anew" in refused
+    assert "load_state_dict" not in refused
 
 
 def test_artifacts_that_are_none(built: Place) -> None:

@@ -217,6 +217,15 @@ def test_restoring_costs_no_trace_and_moves_compiled_steps_along(tmp_path: Path)
     assert training.step.trace_count == 1
 
 
+def test_a_folder_that_does_not_exist_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        ot.save_checkpoint("no/such/f.safetensors", ot.Variable(1.0, name="w"))
+    assert str(caught.value) == "[Errno 2] No such file or directory: 'no/such'"
+
+
 # Datasets ----------------------------------------------------------------------------------------
 
 

@@ -75,7 +75,7 @@ def test_a_build_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = cuda_problem(module(["CPUExecutionProvider"], []))
     assert problem is not None
     assert "it is not part of the onnxruntime 1.31.1 installed here, which has CPU" in problem
-    assert "pip install onnxtape[gpu]" in problem
+    assert "install onnxtape with its `gpu` extra (pip install '.[gpu]' in a clone)" in problem
 
 
 def test_both_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_provider_that_is_not_installed_says_what_to_install(
     message = str(caught.value)
     assert message.startswith("CUDAExecutionProvider cannot be used here: it is not part of the")
     assert "CPUExecutionProvider" in message
-    assert "pip install onnxtape[gpu]" in message
+    assert "install onnxtape with its `gpu` extra (pip install '.[gpu]' in a clone)" in message
 
 
 def test_other_provider_that_is_not_installed() -> None:
@@ -169,7 +169,9 @@ def test_providers_of_registered_libraries(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_missing_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ProviderError, match=r"pip install onnxtape\[cpu\]"):
+    with pytest.raises(
+        ProviderError, match=r"pip install onnxruntime`; for CUDA: install onnxtape"
+    ):
         resolve_providers("cpu")
 
 
