@@ -27,7 +27,6 @@ def new_sibling(path: Path) -> Path:
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
-        assert error.errno is not None
         raise OSError(error.errno, error.strerror, os.fspath(path.parent)) from None
     return temporary
 
