@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from onnxtape import activations, initializers, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.image_axes import wrong_rank
 from onnxtape.layers.layer import Layer
 from onnxtape.ops import convolution
 from onnxtape.ops.axes import refused
@@ -71,10 +72,7 @@ class Convolution(Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) != self.rank + 2:
-            raise refused(
-                f"{type(self).__name__} '{self.name}' takes inputs of rank {self.rank + 2} "
-                f"(batch, channels and {self.rank} more), not {format_shape(input_shape)}"
-            )
+            raise wrong_rank(self, self.rank, self.data_format, input_shape)
         channels = input_shape[self._channel_axis]
         if channels is None:
             raise refused(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from onnxtape import ops
-from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.image_axes import wrong_rank
 from onnxtape.layers.layer import Layer
-from onnxtape.ops.axes import refused
 from onnxtape.ops.convolution import checked_data_format, checked_padding, spread
 from onnxtape.tensor import Tensor
 
@@ -42,10 +41,7 @@ class Spatial(Layer):
         x = convert_to_tensor(inputs)
         shape = B.shape(x)
         if shape is not None and len(shape) != self.rank + 2:
-            raise refused(
-                f"{type(self).__name__} '{self.name}' takes inputs of rank {self.rank + 2} "
-                f"(batch, channels and {self.rank} more), not {format_shape(shape)}"
-            )
+            raise wrong_rank(self, self.rank, self.data_format, shape)
         return x
 
     @property

@@ -187,6 +187,13 @@ class Model(Trainer, Layer):
         return [(layer, layer._output_shape) for layer in self.layers]
 
 
+def _described(x: Any) -> str:
+    """What a value is, without its numbers."""
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        return repr(x)
+    return f"{type(x).__name__} of {x.dtype}{format_shape(tuple(x.shape))}"
+
+
 @functools.cache
 def _functional(cls: Any) -> Any:
     """A subclass of `Model` as one of `Functional`, under its own name."""
@@ -203,8 +210,9 @@ class Functional(Model):
         for what, tree in (("inputs", inputs), ("outputs", outputs)):
             leaves = nest.flatten(tree)
             if not leaves or not all(is_functional(x) for x in leaves):
+                given = next((_described(x) for x in leaves if not is_functional(x)), "none")
                 raise TypeError(
-                    f"Model's {what} must be tensors that began with ot.Input, not {tree!r}"
+                    f"Model's {what} must be tensors that began with ot.Input, not {given}"
                 )
         self.inputs: list[Tensor] = nest.flatten(inputs)
         self.outputs: list[Tensor] = nest.flatten(outputs)

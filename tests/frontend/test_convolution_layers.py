@@ -281,3 +281,21 @@ def test_same_with_strides_and_dilations_needs_sizes() -> None:
     assert call(sample(1, 7, 2)).shape == (1, 4, 1)
     with pytest.raises(ot.errors.ShapeError, match="needs inputs whose size is known"):
         call(ot.Input((None, 2)))
+
+
+@pytest.mark.parametrize(
+    ("data_format", "axes"),
+    [
+        ("channels_last", "(batch, height, width, channels)"),
+        ("channels_first", "(batch, channels, height, width)"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Conv2D", "MaxPooling2D"])
+def test_the_axes_are_named_in_the_order_of_the_data_format(
+    kind: str, data_format: str, axes: str
+) -> None:
+    arguments = {"filters": 1, "kernel_size": 2} if kind == "Conv2D" else {}
+    layer = getattr(ot.layers, kind)(**arguments, data_format=data_format, name="c")
+    with pytest.raises(ot.errors.ShapeError) as caught:
+        layer(np.zeros((2, 5, 3), np.float32))
+    assert f"{kind} 'c' takes inputs of rank 4 {axes}, not (2, 5, 3)" in str(caught.value)

@@ -518,3 +518,14 @@ def test_the_order_of_weights_is_that_of_get_and_set(name: str) -> None:
     for stored, weight, variable in zip(model.get_weights(), weights, model.weights, strict=True):
         np.testing.assert_array_equal(stored, weight)
         np.testing.assert_array_equal(variable.numpy(), weight)
+
+
+def test_a_model_made_of_arrays_says_what_they_are() -> None:
+    x = np.zeros((100, 3), np.float32)
+    with pytest.raises(TypeError) as caught:
+        ot.Model(x, x[:, :1])
+    assert str(caught.value) == (
+        "Model's inputs must be tensors that began with ot.Input, not ndarray of float32(100, 3)"
+    )
+    with pytest.raises(TypeError, match=r"outputs must be .* ot\.Input, not none"):
+        ot.Model(ot.Input((3,)), [])

@@ -219,12 +219,16 @@ def test_the_example_in_node(fixture: Path, tmp_path: Path) -> None:
     ot.TrainingSession(fixture / "page" / "artifact").load(tmp_path / "state.safetensors")
 
 
-def test_the_server_of_the_example(fixture: Path) -> None:
-    if not (ROOT / "examples" / "browser" / "generated" / "digits.json").is_file():
-        pytest.skip("the page's files have not been made here")
-    script = ROOT / "examples" / "browser" / "serve.py"
+def test_the_server_of_the_example(tmp_path: Path) -> None:
+    """Needs no node: it makes the page's files, in a copy of the folder, and serves them."""
+    page = shutil.copytree(
+        ROOT / "examples" / "browser",
+        tmp_path / "examples" / "browser",
+        ignore=shutil.ignore_patterns("generated", "__pycache__"),
+    )
+    (tmp_path / "js" / "node_modules" / "onnxruntime-web").mkdir(parents=True)
     with subprocess.Popen(
-        [sys.executable, script, "--port", "0"],
+        [sys.executable, page / "serve.py", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -232,7 +236,12 @@ def test_the_server_of_the_example(fixture: Path) -> None:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            for name, kind in (("", "text/html"), ("page.js", "text/javascript")):
+            for name, kind in (
+                ("", "text/html"),
+                ("page.js", "text/javascript"),
+                ("generated/digits.json", "application/json"),
+                ("generated/artifact/manifest.json", "application/json"),
+            ):
                 with urllib.request.urlopen(f"{address}{name}", timeout=20) as response:
                     assert response.headers.get_content_type() == kind
         finally:
