@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f"onnxtape.compiler.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'onnxtape.compiler' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

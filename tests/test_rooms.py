@@ -134,6 +134,14 @@ def test_every_public_name_can_be_had() -> None:
         _ = ot.nothing
 
 
+@pytest.mark.parametrize("room", ["compiler", "runtime"])
+def test_a_room_lists_what_it_offers_and_no_internals(room: str) -> None:
+    module = importlib.import_module(f"onnxtape.{room}")
+    assert dir(module) == sorted(module.__all__)
+    for name in dir(module):
+        assert getattr(module, name) is not None
+
+
 @pytest.mark.parametrize(
     ("owner", "names"),
     [
