@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from onnxtape.constructing import Constructed
 from onnxtape.naming import to_snake_case
 
 
@@ -62,7 +63,7 @@ def _key(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-class Configurable:
+class Configurable(Constructed):
     """What can be made again from its arguments, which it keeps in attributes of their names."""
 
     def get_config(self) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 _used: Counter[str] = Counter()
 
@@ -19,6 +21,17 @@ def auto_name(stem: str) -> str:
     count = _used[stem]
     _used[stem] += 1
     return f"{stem}_{count}" if count else stem
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: those that it may stand for, else all."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 2) or [
+        other for other in names if "".join(part[:1] for part in other.split("_")) == name
+    ]
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; it has {', '.join(names) or 'none'}"
 
 
 def reset_names() -> None:

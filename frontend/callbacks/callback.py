@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from onnxtape.constructing import Constructed
+
 Logs = dict[str, Any]
 
 
-class Callback:
+class Callback(Constructed):
     """Something that is told how training goes; subclasses write the hooks that they need.
 
     `logs` are numbers by name: of the batch, where the hook belongs to one, or of the epoch. At the

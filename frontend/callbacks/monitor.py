@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from onnxtape import context
 from onnxtape.callbacks.callback import Callback, Logs
+from onnxtape.naming import suggestion
 
 Mode = Literal["auto", "min", "max"]
 
@@ -39,6 +40,7 @@ class MonitorCallback(Callback):
         self.mode = mode
         self.best = baseline
         self.min_delta = abs(min_delta)
+        self._has_warned = False
         self._larger_is_better: bool | None = None if mode == "auto" else mode == "max"
 
     def is_improvement(self, value: float, reference: float | None) -> bool:
@@ -67,12 +69,13 @@ class MonitorCallback(Callback):
         )
 
     def value_in(self, logs: Logs | None) -> Any:
-        """The watched number; None, with a warning, where it is not in the logs."""
+        """The watched number; None, with one warning, where it is not in the logs."""
         value = (logs or {}).get(self.monitor)
-        if value is None:
+        if value is None and not self._has_warned:
+            self._has_warned = True
             warnings.warn_explicit(
-                f"{type(self).__name__} watches '{self.monitor}', but the logs have "
-                f"{', '.join(logs or {}) or 'nothing'}"
+                f"{type(self).__name__} watches '{self.monitor}', which is not in the logs"
+                + suggestion(self.monitor, logs or {}).replace("it has", "they have")
                 + ("; val_ names need validation_data" if self.monitor.startswith("val_") else ""),
                 UserWarning,
                 *context.user_place(),

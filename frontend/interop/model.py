@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from collections import namedtuple
@@ -40,6 +39,7 @@ from onnxtape.interop.origins import (
 from onnxtape.interop.reading import SourceModel, read_model
 from onnxtape.interop.saving import with_weights, write_model
 from onnxtape.models.model import Model
+from onnxtape.naming import suggestion
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -277,7 +277,7 @@ class OnnxModel(Adaptable, Model):
         for name in outputs:
             if name not in made:
                 raise ValueError(
-                    f"model '{self.name}' has no value '{name}'{_suggestion(name, made)}"
+                    f"model '{self.name}' has no value '{name}'{suggestion(name, made)}"
                 )
         short = OnnxModel.__new__(OnnxModel)
         short.__dict__.update((k, v) for k, v in self.__dict__.items() if k != "_tracked")
@@ -315,7 +315,7 @@ class OnnxModel(Adaptable, Model):
             }
             if not found:
                 raise ValueError(
-                    f"model '{self.name}' has no weight '{pattern}'" + _suggestion(pattern, known)
+                    f"model '{self.name}' has no weight '{pattern}'" + suggestion(pattern, known)
                 )
             chosen |= found
         return chosen
@@ -341,11 +341,6 @@ def _spec(source: str, value: onnx.ValueInfoProto) -> TensorSpec:
     return spec
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; it has {', '.join(known)}"
-
-
 def _named_tuple(names: Sequence[str]) -> Any:
     """A named tuple whose entries are also found by their ONNX names."""
     base: Any = namedtuple("Outputs", names, rename=True)  # type: ignore[misc]
@@ -354,7 +349,7 @@ def _named_tuple(names: Sequence[str]) -> Any:
         if not isinstance(key, str):
             return tuple.__getitem__(self, key)
         if key not in names:
-            raise KeyError(f"no output '{key}'{_suggestion(key, names)}")
+            raise KeyError(f"no output '{key}'{suggestion(key, names)}")
         return tuple.__getitem__(self, names.index(key))
 
     return type("Outputs", (base,), {"__getitem__": find, "__slots__": ()})

@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
+from onnxtape.constructing import Constructed
 
-class Remade:
+
+class Remade(Constructed):
     """Keeps the arguments of its constructor, for configurations and copies."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
+        made = super().__new__(cls, *args, **kwargs)
         made.__dict__["_made_with"] = (args, kwargs)
         return made
 

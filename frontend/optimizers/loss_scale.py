@@ -45,9 +45,11 @@ class LossScaleOptimizer(Optimizer):
         initial_scale: float = 2.0**15,
         dynamic_growth_steps: int = 2000,
         name: str | None = None,
+        *,
+        dynamic: bool = True,
         **kwargs: Any,
     ) -> None:
-        if not kwargs.pop("dynamic", True):
+        if not dynamic:
             raise ValueError(
                 "LossScaleOptimizer has no dynamic=False: set loss_scale_factor on the inner "
                 "optimizer instead"

@@ -19,7 +19,7 @@ from onnxtape.optimizers.clipping import clipped
 from onnxtape.optimizers.conditional import assign_if, every
 from onnxtape.optimizers.decay import Exclusion, decay_weights
 from onnxtape.optimizers.options import check_clips, check_count, check_rate, check_share
-from onnxtape.optimizers.pairs import Pairs, paired
+from onnxtape.optimizers.pairs import Pairs, check_pairs, paired
 from onnxtape.optimizers.schedules import LearningRateSchedule
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -302,8 +302,13 @@ class Optimizer(Configurable):
             self._calls.assign_add(1)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> Variable:
-        """`apply` for pairs (gradient, variable); the count of calls is returned, as in Keras."""
+        """`apply` for pairs (gradient, variable); the count of calls is returned, as in Keras.
+
+        Raises:
+            TypeError: no such pairs.
+        """
         pairs = list(grads_and_vars)
+        check_pairs(pairs)
         self.apply([g for g, _ in pairs], [v for _, v in pairs])
         return self._calls
 

@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int) -> None:
 
 def check_rate(value: Any) -> Any:
     """Refuse a learning rate that is no number."""
-    if isinstance(value, bool) or callable(value):
+    if isinstance(value, (bool, str)) or callable(value):
         raise TypeError(
             f"learning_rate is a number, not {value!r}, or an "
             "ot.optimizers.schedules.LearningRateSchedule: write a subclass with "

@@ -16,6 +16,23 @@ from onnxtape.variable import Variable
 Pairs = Sequence[tuple[Tensor, Variable]]
 
 
+def check_pairs(pairs: Sequence[Any]) -> None:
+    """Refuse what are no pairs (gradient, variable)."""
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                "apply_gradients takes pairs (gradient, variable): write "
+                "optimizer.apply_gradients(zip(gradients, variables)), or "
+                "optimizer.apply(gradients, variables)"
+            )
+        if not isinstance(pair[1], Variable):
+            swapped = isinstance(pair[0], Variable)
+            raise TypeError(
+                "apply_gradients takes pairs (gradient, variable), in this order; "
+                + ("here the variable comes first" if swapped else f"not with {pair[1]!r}")
+            )
+
+
 def paired(grads: Sequence[Any], variables: Sequence[Variable]) -> list[tuple[Tensor, Variable]]:
     """The gradients that there are, with their variables; a warning names the others.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxtape import context, nest, ops
+from onnxtape.constructing import checks_names
 from onnxtape.engine import convert_to_tensor
 from onnxtape.tensor import Tensor
 from onnxtape.training.arrays import class_weights, split, unpack_x_y_sample_weight
@@ -47,6 +48,7 @@ class Trainer:
 
     # Compiling ----------------------------------------------------------------------------------
 
+    @checks_names
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -263,6 +265,7 @@ class Trainer:
 
     # Loops --------------------------------------------------------------------------------------
 
+    @checks_names
     def fit(
         self,
         x: Any = None,
@@ -362,6 +365,7 @@ class Trainer:
             validation_freq=validation_freq,
         )
 
+    @checks_names
     def evaluate(
         self,
         x: Any = None,
@@ -389,6 +393,7 @@ class Trainer:
         logs = evaluate_epochs(self, Epochs(batches, steps), callbacks, verbose=verbose)
         return logs if return_dict else self._listed_logs(logs)
 
+    @checks_names
     def predict(
         self,
         x: Any,

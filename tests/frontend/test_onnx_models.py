@@ -40,7 +40,7 @@ def test_several_outputs_are_found_by_place_and_by_name() -> None:
     a, logits = out
     assert out[1] is logits is out["logits"]
     assert out["a"] is a is out[0]
-    with pytest.raises(KeyError, match="no output 'logit'; did you mean logits"):
+    with pytest.raises(KeyError, match="no output 'logit'; did you mean 'logits'"):
         out["logit"]
     traced = ot.function(model, fallback="error")(X)
     np.testing.assert_allclose(traced["a"], np.asarray(a), rtol=1e-6)
@@ -127,7 +127,7 @@ def test_what_is_trained_can_be_chosen(selection: Any, expected: list[str]) -> N
 
 
 def test_a_weight_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match=r"has no weight 'fc2.wieght'; did you mean fc2.weight"):
+    with pytest.raises(ValueError, match=r"has no weight 'fc2.wieght'; did you mean 'fc2.weight'"):
         ot.load_onnx(mlp(), trainable="fc2.wieght")
 
 
@@ -381,7 +381,7 @@ def test_a_truncated_model_takes_another_head(tmp_path: Path) -> None:
     assert [v.path for v in both.trainable_variables] == [v.path for v in head.weights]
     with pytest.raises(ModelError, match="ends at 'a' and is not the whole"):
         backbone.save_onnx(tmp_path / "no.onnx")
-    with pytest.raises(ValueError, match="has no value 'aa'; did you mean a"):
+    with pytest.raises(ValueError, match="has no value 'aa'; did you mean 'a'"):
         model.truncate("aa")
 
 

@@ -1,0 +1,110 @@
+"""Mistyped, missing and unfit arguments, said by the name that the user wrote."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
+
+from onnxtape.naming import suggestion
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Constructed:
+    """Checks the arguments of its constructor before a base class gets them.
+
+    Raises:
+        TypeError: an argument that there is not, or one that is missing.
+        ValueError: something else than a whole number for a count.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Without any, it may be a copy that is made, not a constructor that is called.
+        if args or kwargs:
+            _check(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    known, takes_more = _arguments(cls)
+    if not takes_more:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument '{name}'{suggestion(name, known)}")
+    own = vars(cls).get("__init__") or getattr(cls, "__init__", None)
+    if not inspect.isfunction(own):
+        if args:
+            raise TypeError(f"{cls.__name__} takes no arguments")
+        return
+    signature = inspect.signature(own)
+    parameters = list(signature.parameters.values())[1:]
+    by_position = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
+    takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(args) > len(by_position) and not takes_all:
+        raise TypeError(
+            f"{cls.__name__} takes {len(by_position)} arguments by position "
+            f"({', '.join(by_position) or 'none'}), not {len(args)}"
+        )
+    given = {**dict(zip(by_position, args, strict=False)), **kwargs}
+    for p in parameters:
+        required = p.default is p.empty and p.kind in (_EITHER, p.KEYWORD_ONLY)
+        if required and p.name not in given:
+            raise TypeError(f"{cls.__name__} needs its argument '{p.name}'")
+        if p.name in given and _is_ours(own) and p.annotation in ("int", "int | None"):
+            # A number that has to be given is a size.
+            _check_whole(cls, p.name, given[p.name], 1 if required else None)
+
+
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _check_whole(cls: type, name: str, value: Any, least: int | None) -> None:
+    wanted = "a whole number" if least is None else f"a whole number of at least {least}"
+    whole = value is None or hasattr(type(value), "__index__")
+    if not whole or (least is not None and isinstance(value, int) and value < least):
+        raise ValueError(f"{cls.__name__}'s {name} is {wanted}, not {value!r}")
+
+
+def _arguments(cls: type) -> tuple[list[str], bool]:
+    """The arguments that a class and its bases take by name, and whether there may be others.
+
+    A constructor of the user's own that takes **kwargs may take anything out of them; here, those
+    called **kwargs and **options go to the base class whole.
+    """
+    found: dict[str, None] = {}
+    for base in cls.__mro__:
+        own = vars(base).get("__init__")
+        if not inspect.isfunction(own):
+            continue
+        parameters = list(inspect.signature(own).parameters.values())[1:]
+        kinds = {p.kind: p.name for p in parameters}
+        found |= {p.name: None for p in parameters if p.kind in (_EITHER, p.KEYWORD_ONLY)}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return list(found), False
+        passed_on = kinds[inspect.Parameter.VAR_KEYWORD] in ("kwargs", "options")
+        if inspect.Parameter.VAR_POSITIONAL in kinds or not passed_on or not _is_ours(own):
+            return list(found), True
+    return list(found), False
+
+
+def _is_ours(function: Any) -> bool:
+    return bool(function.__module__.partition(".")[0] == __name__.partition(".")[0])
+
+
+def checks_names(method: Callable[P, R]) -> Callable[P, R]:
+    """A method that says by its own name which argument it has not."""
+    known = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(
+                    f"{method.__name__}() has no argument '{name}'{suggestion(name, known)}"
+                )
+        return method(*args, **kwargs)
+
+    return checked

@@ -1,0 +1,101 @@
+"""Arguments that a user mistypes are named, with the class that the user wrote."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxtape as ot
+
+L = ot.layers
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: L.Dense(3, activaton="relu"),
+            r"Dense has no argument 'activaton'; did you mean 'activation'",
+        ),
+        (lambda: ot.optimizers.Adam(lr=1e-3), "Adam has no argument 'lr'; did you mean 'learn"),
+        (lambda: ot.optimizers.SGD(clip_norm=1.0), "SGD has no .* did you mean 'clipnorm'"),
+        (lambda: ot.losses.Huber(detla=1.0), "Huber has no argument 'detla'; did you mean 'delta'"),
+        (lambda: ot.metrics.Mean(nam="m"), "Mean has no argument 'nam'; did you mean 'name'"),
+        (lambda: ot.callbacks.EarlyStopping(patiense=3), "did you mean 'patience'"),
+        (lambda: ot.constraints.NonNeg(3), "NonNeg takes no arguments"),
+        (lambda: L.Conv2D(3), "^Conv2D needs its argument 'kernel_size'$"),
+        (
+            lambda: L.Flatten(None, 3),
+            r"Flatten takes 1 arguments by position \(data_format\), not 2",
+        ),
+        (
+            lambda: ot.Sequential().fit(epoch=3),
+            r"fit\(\) has no argument 'epoch'; did you mean 'ep",
+        ),
+        (lambda: ot.Sequential().compile(metric=[]), r"compile\(\) has no .* mean 'metrics'"),
+        (lambda: ot.optimizers.Adam("0.1"), "learning_rate is a number, not '0.1'"),
+    ],
+)
+def test_the_argument_is_named(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L.Dense(3.5), "Dense's units is a whole number of at least 1, not 3.5"),
+        (lambda: L.Dense(0), "Dense's units is a whole number of at least 1, not 0"),
+        (lambda: L.Embedding(10, "3"), "Embedding's output_dim is a whole .*, not '3'"),
+        (lambda: L.Conv1D(filters=-2, kernel_size=1), "Conv1D's filters is a whole .*, not -2"),
+    ],
+)
+def test_a_size_is_a_whole_number(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_numpy_integers_are_whole_numbers() -> None:
+    assert L.Dense(np.int64(3))(np.ones((2, 4), "float32")).shape == (2, 3)
+
+
+class Own(L.Dense):
+    def __init__(self, units: float, **kwargs: Any) -> None:
+        self.depth = kwargs.pop("depth")
+        super().__init__(int(units), **kwargs)
+
+
+def test_a_class_of_ones_own_takes_what_it_likes() -> None:
+    layer = Own(3.5, depth=2)
+    assert (layer.units, layer.depth) == (3, 2)
+    assert copy.deepcopy(layer).units == 3
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (lambda g, v: ([g, g, g], [v, v, v]), r"write optimizer.apply_gradients\(zip\(gradients"),
+        (lambda g, v: [g], r"write optimizer.apply_gradients\(zip\(gradients"),
+        (lambda g, v: [(v, g)], "in this order; here the variable comes first"),
+        (lambda g, v: [(g, None)], "in this order; not with None"),
+    ],
+)
+def test_gradients_come_in_pairs(pairs: Callable[..., Any], message: str) -> None:
+    variable = ot.Variable([1.0, 2.0])
+    gradient = ot.ops.ones((2,))
+    with pytest.raises(TypeError, match=message):
+        ot.optimizers.SGD().apply_gradients(pairs(gradient, variable))
+
+
+def test_a_mistyped_monitor_warns_once() -> None:
+    model = ot.Sequential([L.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    x = np.ones((4, 2), "float32")
+    with pytest.warns(UserWarning, match="EarlyStopping watches") as caught:
+        model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[ot.callbacks.EarlyStopping("los")])
+    (warning,) = caught
+    assert "'los', which is not in the logs; did you mean 'loss'?" in str(warning.message)
