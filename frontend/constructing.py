@@ -12,13 +12,17 @@ from onnxtape.naming import suggestion
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+
 
 class Constructed:
     """Checks the arguments of its constructor before a base class gets them.
 
     Raises:
-        TypeError: an argument that there is not, or one that is missing.
-        ValueError: something else than a whole number for a count.
+        TypeError: an argument that there is not, one that is missing, or something else than an
+            integer where one belongs.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -54,25 +58,16 @@ def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if required and p.name not in given:
             raise TypeError(f"{cls.__name__} needs its argument '{p.name}'")
         if p.name in given and _is_ours(own) and p.annotation in ("int", "int | None"):
-            # A number that has to be given is a size.
-            _check_whole(cls, p.name, given[p.name], 1 if required else None)
-
-
-_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def _check_whole(cls: type, name: str, value: Any, least: int | None) -> None:
-    wanted = "a whole number" if least is None else f"a whole number of at least {least}"
-    whole = value is None or hasattr(type(value), "__index__")
-    if not whole or (least is not None and isinstance(value, int) and value < least):
-        raise ValueError(f"{cls.__name__}'s {name} is {wanted}, not {value!r}")
+            value = given[p.name]
+            if value is not None and not hasattr(type(value), "__index__"):
+                raise TypeError(f"{cls.__name__}'s {p.name} is an integer, not {value!r}")
 
 
 def _arguments(cls: type) -> tuple[list[str], bool]:
     """The arguments that a class and its bases take by name, and whether there may be others.
 
-    A constructor of the user's own that takes **kwargs may take anything out of them; here, those
-    called **kwargs and **options go to the base class whole.
+    A constructor of the user's own that takes **kwargs may take anything out of them; ours go
+    to the base class whole, but where a class says that it `_keeps_arguments`.
     """
     found: dict[str, None] = {}
     for base in cls.__mro__:
@@ -80,12 +75,12 @@ def _arguments(cls: type) -> tuple[list[str], bool]:
         if not inspect.isfunction(own):
             continue
         parameters = list(inspect.signature(own).parameters.values())[1:]
-        kinds = {p.kind: p.name for p in parameters}
+        kinds = {p.kind for p in parameters}
         found |= {p.name: None for p in parameters if p.kind in (_EITHER, p.KEYWORD_ONLY)}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        if _VAR_KEYWORD not in kinds:
             return list(found), False
-        passed_on = kinds[inspect.Parameter.VAR_KEYWORD] in ("kwargs", "options")
-        if inspect.Parameter.VAR_POSITIONAL in kinds or not passed_on or not _is_ours(own):
+        keeps = _VAR_POSITIONAL in kinds or vars(base).get("_keeps_arguments", False)
+        if keeps or not _is_ours(own):
             return list(found), True
     return list(found), False
 

@@ -34,6 +34,8 @@ class CallbackList(Callback):
         TypeError: something else is among the callbacks.
     """
 
+    _keeps_arguments = True
+
     def __init__(
         self,
         callbacks: Any = None,

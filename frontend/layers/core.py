@@ -242,9 +242,7 @@ class RepeatVector(Layer):
 
     def __init__(self, n: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(n, int):
-            raise TypeError(f"RepeatVector's n is an integer, not {n!r}")
-        self.n = n
+        self.n = int(n)
 
     def call(self, inputs: Any) -> Tensor:
         x = convert_to_tensor(inputs)

@@ -115,6 +115,8 @@ class MeanMetricWrapper(Mean):
         kwargs: further arguments of the function.
     """
 
+    _keeps_arguments = True
+
     def __init__(
         self,
         fn: Callable[..., Any],
