@@ -20,6 +20,8 @@ class LambdaCallback(Callback):
         TypeError: there is no such hook.
     """
 
+    _keeps_arguments = True
+
     def __init__(
         self,
         on_epoch_begin: Callable[..., Any] | None = None,
