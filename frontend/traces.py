@@ -114,9 +114,9 @@ class Traces:
                 # Python needs the number itself (as a size, a key, in an `if`): a trace for each
                 # value. Whatever else was wrong is wrong with the number too.
                 self._number_inputs -= changed
-                concrete = self._find_trace(arguments)
-                self._number_constants |= changed
-                return arguments, concrete
+            concrete = self._find_trace(arguments)
+            self._number_constants |= changed
+            return arguments, concrete
         return arguments, self._find_trace(arguments)
 
     def _find_trace(self, arguments: Arguments) -> ConcreteFunction:
@@ -165,10 +165,12 @@ class Traces:
             try:
                 return self._trace(arguments, names, wanted)
             except Exception:
-                # Python, or an operator, needs the sizes; what else is wrong, is wrong here too.
-                concrete = self._trace(arguments, names, exact)
-                family.static_only = True
-                return concrete
+                # Python, or an operator, needs the sizes; what else is wrong, is wrong with exact
+                # ones too, and is raised there: not in here, as if it were another mistake.
+                pass
+            concrete = self._trace(arguments, names, exact)
+            family.static_only = True
+            return concrete
         if len(family.current) == _MANY_TRACES:
             warnings.warn_explicit(
                 f"'{self._name}' needs a trace for each shape of its arguments, because it uses "

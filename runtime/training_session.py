@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from onnxtape.runtime.weights import graph_names, with_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+#: So many state entries are listed in an error.
+_FEW_ENTRIES = 8
 
 
 class TrainingSession:
@@ -89,7 +94,13 @@ class TrainingSession:
         """The descriptions of the state entries; `state_dict` has their values."""
         return self.manifest.state
 
-    def step(self, /, **batch: Any) -> dict[str, NDArray[Any]]:
+    def __repr__(self) -> str:
+        takes = ", ".join(f"{e.name}: {e.dtype}{_dimensions(e.shape)}" for e in self.inputs)
+        gives = ", ".join(entry.name for entry in self.outputs)
+        step = f"step({takes}) -> {gives}; {len(self.state)} state entries"
+        return f"<TrainingSession of {self._artifact.path}: {step}>"
+
+    def step(self, /, *unnamed: Any, **batch: Any) -> dict[str, NDArray[Any]]:
         """Run one training step: compute the results, and change the state.
 
         Args:
@@ -102,9 +113,13 @@ class TrainingSession:
 
         Raises:
             InputError: a value is missing, unknown, or has the wrong dtype or shape.
+            TypeError: a value is given without its name.
             ExecutionError: ONNX Runtime failed. The state is as before the step.
             NumericsError: with `check_numerics`, a NaN or an infinity. The state is as before.
         """
+        if unnamed:
+            keywords = ", ".join(f"{entry.name}=..." for entry in self.inputs)
+            raise TypeError(f"step takes the batch by name: session.step({keywords})")
         with self._lock:
             arrays = self._batch.read(batch)
             binding = self._bindings[self._parity]
@@ -153,8 +168,7 @@ class TrainingSession:
         """
         entry = next((entry for entry in self.state if entry.name == name), None)
         if entry is None:
-            known = ", ".join(entry.name for entry in self.state)
-            raise InputError(f"There is no state entry {name!r}; the entries are {known}.")
+            raise InputError(f"There is no state entry {name!r}; {self._similar_entries(name)}")
         array = as_dtype(value, numpy_dtype(entry.dtype), f"The state entry {name!r}")
         if array.shape != entry.shape:
             raise InputError(
@@ -163,6 +177,15 @@ class TrainingSession:
             )
         with self._lock:
             self._write_state({name: array})
+
+    def _similar_entries(self, name: str) -> str:
+        known = [entry.name for entry in self.state]
+        if similar := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+            return f"did you mean {' or '.join(map(repr, similar))}?"
+        if len(known) <= _FEW_ENTRIES:
+            return f"the entries are {', '.join(known)}."
+        shown = ", ".join(known[:_FEW_ENTRIES])
+        return f"the {len(known)} entries are {shown}, ...: see session.state."
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to one safetensors file, whole or not at all.
@@ -256,6 +279,10 @@ class TrainingSession:
         """Write checked arrays where the next step reads."""
         for name, array in arrays.items():
             write(self._buffers[name][self._parity], array)
+
+
+def _dimensions(shape: Sequence[Any]) -> str:
+    return f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
 
 
 def _allocate_state(

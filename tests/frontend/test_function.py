@@ -880,7 +880,9 @@ def test_a_batch_that_a_training_step_fails_on_changes_no_state(wrong: int) -> N
     training.step(x, y)
     stream = ot.random.global_generator().state
     before = [*training.state(), stream.numpy()]
-    with pytest.raises(ot.errors.ExecutionError, match=r"(?s)index|indices.*training\.py:\d+"):
+    with pytest.raises(
+        ot.errors.ExecutionError, match=r"none of the 4 classes(?s:.*)training\.py:\d+"
+    ):
         training.step(x, np.where(y == y[0], wrong, y))
     for old, new in zip(before, [*training.state(), stream.numpy()], strict=True):
         np.testing.assert_array_equal(old, new)
@@ -982,3 +984,17 @@ def test_a_symbolic_tensor_is_refused_by_a_concrete_function() -> None:
     step(floats(2))
     with pytest.raises(TracingError, match="a tensor of a finished trace"):
         step.get_concrete_function(floats(2))(leaked[0])
+
+
+def test_a_variable_made_on_a_later_trace_is_refused_in_one_traceback() -> None:
+    made = []
+
+    @ot.function
+    def step(x: Any) -> Any:
+        made.append(ot.Variable(np.float32(1)))
+        return x * made[-1]
+
+    step(np.ones(4, np.float32))
+    with pytest.raises(ot.errors.VariableError, match="on a call other than its first") as refusal:
+        step(np.ones(5, np.float32))
+    assert refusal.value.__context__ is None

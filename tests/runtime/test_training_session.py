@@ -295,6 +295,28 @@ def test_set_state(session: TrainingSession, regression: Any, steps: int) -> Non
     np.testing.assert_array_equal(state["kernel"], [[1], [2], [3], [4]])
 
 
+def test_a_name_that_is_nearly_right(session: TrainingSession) -> None:
+    with pytest.raises(
+        InputError, match=r"no state entry 'kernl'; did you mean 'kernel' or 'kernel/m'\?$"
+    ):
+        session.set_state("kernl", 1)
+
+
+def test_a_batch_without_names(session: TrainingSession, regression: Any) -> None:
+    batch = regression.batch(4)
+    keywords = ", ".join(f"{entry.name}=..." for entry in session.inputs)
+    with pytest.raises(TypeError) as refusal:
+        session.step(*batch.values())
+    assert str(refusal.value) == f"step takes the batch by name: session.step({keywords})"
+
+
+def test_it_shows_what_a_step_takes(session: TrainingSession, artifact_path: Path) -> None:
+    shown = repr(session)
+    assert shown.startswith(f"<TrainingSession of {artifact_path}: step(")
+    assert all(f"{entry.name}: {entry.dtype}[" in shown for entry in session.inputs)
+    assert shown.endswith(f") -> loss, prediction; {len(session.state)} state entries>")
+
+
 def test_set_state_refuses(session: TrainingSession) -> None:
     with pytest.raises(InputError, match="no state entry 'lr'; the entries are kernel, bias,"):
         session.set_state("lr", 1)
