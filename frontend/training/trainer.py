@@ -78,7 +78,6 @@ class Trainer:
             auto_scale_loss: under the policy "mixed_float16", put a `LossScaleOptimizer` around the
                 optimizer.
             jit_compile: has no meaning here, since every step is compiled.
-            auto_scale_loss: nor has this, since steps compute in float32.
 
         Raises:
             ValueError: unknown names, or `steps_per_execution` is not 1.
