@@ -578,7 +578,7 @@ def test_the_value_of_an_outer_tensor_is_asked_for_in_a_body() -> None:
         lambda x: ot.cond(ops.sum(x) > 0, lambda: x * float(x[0]), lambda: x),
         ot.errors.TracingError,
         "no value while the step is traced, but float",
-        "ot.cond for whole branches",
+        "what the step computes with it stays a tensor",
     )
 
 
