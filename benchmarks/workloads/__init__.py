@@ -6,13 +6,14 @@ one step and returns the loss as a Python float. A framework is imported inside 
 """
 
 import importlib
+import itertools
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Step = Callable[[], float]
 
@@ -23,6 +24,14 @@ class Problem:
 
     weights: list[NDArray[np.float32]]
     batches: Sequence[tuple[NDArray[Any], ...]]
+
+    def endless(self, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], ...]]:
+        """The batches again and again, integers in the dtype `dtype`, converted beforehand."""
+
+        def converted(array: NDArray[Any]) -> NDArray[Any]:
+            return array.astype(dtype) if array.dtype.kind == "i" else array
+
+        return itertools.cycle([tuple(map(converted, batch)) for batch in self.batches])
 
 
 @dataclass(frozen=True)

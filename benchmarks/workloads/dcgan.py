@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import adam
+from benchmarks.jax_steps import adam
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 64

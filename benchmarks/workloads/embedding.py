@@ -4,14 +4,12 @@ The arithmetic is small. Adam's averages, which decay in every row, whether its 
 pass 6.4 million numbers four times over the memory bus: the table, both averages and the gradient.
 """
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import adam
+from benchmarks.jax_steps import adam, donated
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH, LENGTH = 1024, 20
@@ -44,16 +42,11 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again in the dtype `dtype`, converted beforehand."""
-    return itertools.cycle([(x.astype(dtype), y.astype(dtype)) for x, y in problem.batches])
-
-
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = ot.Sequential(
         [
             ot.Input((LENGTH,), dtype="int64"),
@@ -83,7 +76,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
     import torch
     from torch import nn
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = nn.Sequential(
         nn.EmbeddingBag(VOCABULARY, WIDTH, mode="mean"),
         nn.Linear(WIDTH, HIDDEN),
@@ -123,8 +116,7 @@ def build_jax(problem: Problem) -> Step:
     import jax
     import jax.numpy as jnp
 
-    batches = _endless(problem, np.int32)
-    init, update = adam(LEARNING_RATE, EPSILON)
+    batches = problem.endless(np.int32)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         table, kernel, bias, last_kernel, last_bias = weights
@@ -133,20 +125,7 @@ def build_jax(problem: Problem) -> Step:
         log_p = jax.nn.log_softmax(hidden @ last_kernel + last_bias)
         return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean()
 
-    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, grads = jax.value_and_grad(forward)(weights, x, y)
-        return loss, *update(grads, state, weights)
-
-    compiled = jax.jit(train, donate_argnums=(0, 1))
-    weights = [jnp.array(value) for value in problem.weights]
-    state = init(weights)
-
-    def step() -> float:
-        nonlocal weights, state
-        loss, weights, state = compiled(weights, state, *next(batches))
-        return float(loss)
-
-    return step
+    return donated(forward, adam(LEARNING_RATE, EPSILON), problem.weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
@@ -154,7 +133,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     model = keras.Sequential(
         [
             keras.Input((LENGTH,), dtype="int32"),

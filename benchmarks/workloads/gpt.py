@@ -5,12 +5,10 @@ positions, a head of its own. A tenth of a billion operations a step, in product
 size: what lies between the products counts as much.
 """
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from benchmarks.workloads import Problem, Step, Workload
 
@@ -56,11 +54,6 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again in the dtype `dtype`, converted beforehand."""
-    return itertools.cycle([(x.astype(dtype), y.astype(dtype)) for x, y in problem.batches])
-
-
 def _model(keras: Any) -> Any:
     """The model in `keras`, which may be Keras or onnxtape: they are spelled alike."""
     layers = keras.layers
@@ -93,7 +86,7 @@ def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = _model(ot)
     model.set_weights(problem.weights)
     loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -153,7 +146,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
             logits: torch.Tensor = self.head(self.after(x))
             return logits
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = Model()
     with torch.no_grad():
         values = _torch_weights(problem.weights)
@@ -210,7 +203,7 @@ def build_jax(problem: Problem) -> Step:
     import jax.numpy as jnp
     import optax
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     adam = optax.adamw(LEARNING_RATE, eps=EPSILON, weight_decay=WEIGHT_DECAY)
 
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
@@ -264,7 +257,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = _model(keras)
     model.set_weights(problem.weights)
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -3,14 +3,12 @@
 Half of the arithmetic is one step after the other, in products too small to keep two cores busy.
 """
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import adam
+from benchmarks.jax_steps import adam, donated
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH, STEPS = 32, 64
@@ -48,16 +46,11 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again in the dtype `dtype`, converted beforehand."""
-    return itertools.cycle([(x.astype(dtype), y.astype(dtype)) for x, y in problem.batches])
-
-
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = ot.Sequential(
         [
             ot.Input((STEPS,), dtype="int64"),
@@ -97,7 +90,7 @@ def build_torch(problem: Problem) -> Step:
             logits: torch.Tensor = self.head(self.lstm(self.embedding(x))[0])
             return logits
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = Model()
     embedding, kernel, recurrent, bias, head, head_bias = problem.weights
     # PyTorch has Keras's order of gates.
@@ -128,8 +121,7 @@ def build_jax(problem: Problem) -> Step:
     import jax
     import jax.numpy as jnp
 
-    batches = _endless(problem, np.int32)
-    init, update = adam(LEARNING_RATE, EPSILON)
+    batches = problem.endless(np.int32)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         embedding, kernel, recurrent, bias, head, head_bias = weights
@@ -147,20 +139,7 @@ def build_jax(problem: Problem) -> Step:
         log_p = jax.nn.log_softmax(jnp.swapaxes(outputs, 0, 1) @ head + head_bias)
         return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
 
-    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, grads = jax.value_and_grad(forward)(weights, x, y)
-        return loss, *update(grads, state, weights)
-
-    compiled = jax.jit(train, donate_argnums=(0, 1))
-    weights = [jnp.array(value) for value in problem.weights]
-    state = init(weights)
-
-    def step() -> float:
-        nonlocal weights, state
-        loss, weights, state = compiled(weights, state, *next(batches))
-        return float(loss)
-
-    return step
+    return donated(forward, adam(LEARNING_RATE, EPSILON), problem.weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
@@ -168,7 +147,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = keras.Sequential(
         [
             keras.Input((STEPS,), dtype="int64"),

@@ -5,13 +5,12 @@ workload shows above all what a framework adds to each step.
 """
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import adam
+from benchmarks.jax_steps import adam, donated
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 64
@@ -38,16 +37,11 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, labels: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again, labels in the dtype `labels`, converted beforehand."""
-    return itertools.cycle([(x, y.astype(labels)) for x, y in problem.batches])
-
-
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = ot.Sequential(
         [
             ot.Input((WIDTHS[0],)),
@@ -79,7 +73,7 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
     import torch
     from torch import nn
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     layers: list[nn.Module] = []
     for rows, columns in itertools.pairwise(WIDTHS):
         layers += [nn.Linear(rows, columns), nn.ReLU()]
@@ -119,8 +113,7 @@ def build_jax(problem: Problem) -> Step:
     import jax
     import jax.numpy as jnp
 
-    batches = _endless(problem, np.int32)
-    init, update = adam(LEARNING_RATE, EPSILON)
+    batches = problem.endless(np.int32)
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
@@ -129,20 +122,7 @@ def build_jax(problem: Problem) -> Step:
         log_p = jax.nn.log_softmax(x @ kernel + bias)
         return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean()
 
-    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, grads = jax.value_and_grad(forward)(weights, x, y)
-        return loss, *update(grads, state, weights)
-
-    compiled = jax.jit(train, donate_argnums=(0, 1))
-    weights = [jnp.array(value) for value in problem.weights]
-    state = init(weights)
-
-    def step() -> float:
-        nonlocal weights, state
-        loss, weights, state = compiled(weights, state, *next(batches))
-        return float(loss)
-
-    return step
+    return donated(forward, adam(LEARNING_RATE, EPSILON), problem.weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
@@ -154,7 +134,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     model = keras.Sequential(
         [
             keras.Input((WIDTHS[0],)),

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import momentum
+from benchmarks.jax_steps import momentum
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 32
@@ -67,11 +67,6 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, labels: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again, labels in the dtype `labels`, converted beforehand."""
-    return itertools.cycle([(x, y.astype(labels)) for x, y in problem.batches])
-
-
 def _keras_model(module: Any, problem: Problem) -> Any:
     """The model of Keras's layers, which `module` (Keras or onnxtape) has."""
     layers = module.layers
@@ -106,7 +101,7 @@ def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = _keras_model(ot, problem)
     loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
@@ -200,7 +195,7 @@ def build_jax(problem: Problem) -> Step:
     import jax
     import jax.numpy as jnp
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     init, update = momentum(LEARNING_RATE, MOMENTUM)
 
     def forward(weights: Any, statistics: Any, x: Any, y: Any) -> Any:
@@ -250,7 +245,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     model = _keras_model(keras, problem)
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)

@@ -5,13 +5,12 @@ up, maxima of 2 x 2 going down, nearest neighbours going up; batch 32, Adam, flo
 """
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks.jax_optimizers import adam
+from benchmarks.jax_steps import adam, donated
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 32
@@ -57,11 +56,6 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
-def _endless(problem: Problem, labels: DTypeLike) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The batches again and again, labels in the dtype `labels`, converted beforehand."""
-    return itertools.cycle([(x, y.astype(labels)) for x, y in problem.batches])
-
-
 def _keras_model(module: Any, problem: Problem) -> Any:
     """The model of Keras's layers, which `module` (Keras or onnxtape) has."""
     layers = module.layers
@@ -97,7 +91,7 @@ def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
-    batches = _endless(problem, np.int64)
+    batches = problem.endless(np.int64)
     model = _keras_model(ot, problem)
     loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=ADAM_EPSILON)
@@ -181,8 +175,7 @@ def build_jax(problem: Problem) -> Step:
     import jax.numpy as jnp
     from jax import lax
 
-    batches = _endless(problem, np.int32)
-    init, update = adam(LEARNING_RATE, ADAM_EPSILON)
+    batches = problem.endless(np.int32)
     layout = ("NHWC", "HWIO", "NHWC")
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
@@ -209,20 +202,7 @@ def build_jax(problem: Problem) -> Step:
         log_p = jax.nn.log_softmax(x @ next(parts)[0, 0] + next(parts))
         return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
 
-    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, grads = jax.value_and_grad(forward)(weights, x, y)
-        return loss, *update(grads, state, weights)
-
-    compiled = jax.jit(train, donate_argnums=(0, 1))
-    weights = [jnp.array(value) for value in problem.weights]
-    state = init(weights)
-
-    def step() -> float:
-        nonlocal weights, state
-        loss, weights, state = compiled(weights, state, *next(batches))
-        return float(loss)
-
-    return step
+    return donated(forward, adam(LEARNING_RATE, ADAM_EPSILON), problem.weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
@@ -230,7 +210,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
     import tensorflow as tf
 
-    batches = _endless(problem, np.int32)
+    batches = problem.endless(np.int32)
     model = _keras_model(keras, problem)
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=ADAM_EPSILON)

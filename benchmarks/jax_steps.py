@@ -1,6 +1,41 @@
-"""Optimizers for JAX, as pairs of functions; JAX is imported when they are made."""
+"""Training steps in JAX, and optimizers as pairs of functions; JAX is imported when made."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from numpy.typing import NDArray
+
+
+def donated(
+    loss_of: Callable[..., Any],
+    optimizer: tuple[Any, Any],
+    initial: Sequence[NDArray[Any]],
+    batches: Iterator[tuple[NDArray[Any], ...]],
+) -> Callable[[], float]:
+    """`jax.jit` of a whole step, weights and optimizer state donated, as a closure.
+
+    Args:
+        loss_of: of the weights and a batch.
+        optimizer: as `adam` makes it.
+    """
+    import jax
+
+    init, update = optimizer
+
+    def train(weights: Any, state: Any, *batch: Any) -> Any:
+        loss, grads = jax.value_and_grad(loss_of)(weights, *batch)
+        return loss, *update(grads, state, weights)
+
+    compiled = jax.jit(train, donate_argnums=(0, 1))
+    weights = [jax.numpy.array(value) for value in initial]
+    state = init(weights)
+
+    def step() -> float:
+        nonlocal weights, state
+        loss, weights, state = compiled(weights, state, *next(batches))
+        return float(loss)
+
+    return step
 
 
 def adam(learning_rate: float, epsilon: float) -> tuple[Any, Any]:
