@@ -9,7 +9,7 @@ needs it.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -84,6 +84,14 @@ class Builder(abc.ABC, Generic[V]):
 
         For rules that compute their operator's result again on the way: a graph then needs the
         operator no longer. What has run, has run.
+        """
+
+    def note(
+        self, op_type: str, inputs: Sequence[V], output: V, attributes: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Note that `output`, which nodes compute, is what one operator makes of `inputs`.
+
+        One that ONNX does not have: see `notes.Composite`. Only graphs keep such notes.
         """
 
     @contextmanager

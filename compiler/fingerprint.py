@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxtape.compiler.errors import RECOMPUTED
-from onnxtape.compiler.graph_builder import SUPERSEDED
+from onnxtape.compiler.notes import SUPERSEDED, composites
 
 #: Notes on nodes that passes go by. Those for people, lines of source say, change more often.
 _NOTES = ("onnxtape.phase", RECOMPUTED)
@@ -25,7 +25,11 @@ def fingerprint(model: ir.Model) -> str:
         digest.update(b"\0")
     superseded: dict[ir.Value, ir.Value] = model.graph.meta.get(SUPERSEDED, {})
     pairs = [(old.name, new.name) for old, new in superseded.items()]
-    digest.update(repr((model.ir_version, dict(model.opset_imports), pairs)).encode())
+    noted = [
+        (note.op_type, [x.name for x in note.inputs], note.output.name, dict(note.attributes))
+        for note in composites(model.graph)
+    ]
+    digest.update(repr((model.ir_version, dict(model.opset_imports), pairs, noted)).encode())
     return digest.hexdigest()
 
 

@@ -27,12 +27,10 @@ from onnxtape.compiler.errors import (
 from onnxtape.compiler.graph_names import symbols_in, taken_in
 from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
+from onnxtape.compiler.notes import SUPERSEDED, Composite, composites
 from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.target import CPU, Target
-
-#: The key of a graph's `meta` under which values are noted that are computed again: value -> value.
-SUPERSEDED = "onnxtape.superseded"
 
 
 class GraphBuilder(Builder[ir.Value]):
@@ -167,6 +165,16 @@ class GraphBuilder(Builder[ir.Value]):
             superseded = self.graph.meta.setdefault(SUPERSEDED, {})
             if value not in superseded:
                 superseded[value] = make()
+
+    def note(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        output: ir.Value,
+        attributes: Mapping[str, Sequence[int]],
+    ) -> None:
+        if self.graph is not None:
+            composites(self.graph).append(Composite(op_type, tuple(inputs), output, attributes))
 
     @contextmanager
     def origin(self, provenance: Provenance | None, phase: Phase) -> Iterator[None]:

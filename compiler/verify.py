@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx
 import onnx_ir as ir
 
@@ -9,7 +11,7 @@ from onnxtape.compiler.errors import VerificationError
 from onnxtape.compiler.subgraphs import graphs_in
 
 
-def verify(model: ir.Model, after: str = "") -> None:
+def verify(model: ir.Model, after: str = "", domains: Collection[str] = ()) -> None:
     """Check that `model` is a well-formed graph of standard operators.
 
     Every value is defined once, before its uses, under a name of its own; every node is an operator
@@ -19,17 +21,20 @@ def verify(model: ir.Model, after: str = "") -> None:
     Args:
         model: what to check.
         after: the pass that ran last, for the message.
+        domains: those whose operators may be there too.
 
     Raises:
         VerificationError: the first thing found wrong.
     """
     try:
-        _verify_graph(model.graph, model.opset_imports.get("", 1), set(), set())
+        _verify_graph(model.graph, model.opset_imports.get("", 1), set(), set(), domains)
     except VerificationError as error:
         raise VerificationError(f"after {after}: {error}" if after else str(error)) from None
 
 
-def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str]) -> None:
+def _verify_graph(
+    graph: ir.Graph, opset: int, defined: set[int], names: set[str], domains: Collection[str]
+) -> None:
     # Copies: the two branches of an If may use the same names.
     defined, names = set(defined), set(names)
 
@@ -49,9 +54,10 @@ def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str
         if id(value) not in defined:
             define(value, "an initializer")
     for node in graph:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in ("", "ai.onnx", *domains):
             raise VerificationError(f"{node.domain}::{node.op_type} is not a standard operator")
-        _verify_arity(node, opset)
+        if node.domain not in domains:
+            _verify_arity(node, opset)
         for i, operand in enumerate(node.inputs):
             if operand is not None and id(operand) not in defined:
                 raise VerificationError(
@@ -59,7 +65,7 @@ def _verify_graph(graph: ir.Graph, opset: int, defined: set[int], names: set[str
                     "is not defined before it"
                 )
         for subgraph in graphs_in(node):
-            _verify_graph(subgraph, opset, defined, names)
+            _verify_graph(subgraph, opset, defined, names, domains)
         _verify_subgraphs(node)
         for value in node.outputs:
             if value.name:

@@ -18,11 +18,14 @@ from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, bound_blocks
 from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
+from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
+from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
 from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.devices import Place, Places, place_of_state
 from onnxtape.errors import ExecutionError, InputError
+from onnxtape.runtime.blocked_layout import block_size
 from onnxtape.runtime.captured import wants_capture, without_capture
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
 from onnxtape.runtime.placement import Placement, placement
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Steps whose operators are smaller than this, on average, feel what taking memory costs.
 _SMALL_BYTES = 1 << 14
+
+_CONVOLUTIONS = frozenset(["Conv", "ConvTranspose"])
 
 
 class ConcreteFunction:
@@ -263,17 +268,18 @@ def _ready_to_run(
 def _optimized(
     traced: TracedStep, outputs: Mapping[str, str], providers: Providers
 ) -> CachedGraph | None:
-    optimized = _optimized_model(ir.to_proto(traced.model).SerializeToString(), providers)
+    model = _model_to_run(traced, providers)
+    optimized = _optimized_model(ir.to_proto(model).SerializeToString(), providers)
     if optimized is None:
         return None
     blocks: list[Block] = []
-    late = recomputed_values(traced.model)
+    late = recomputed_values(model)
     if packs_updates(traced, providers):
         in_place, blocks = schedule_packed(optimized, outputs, late)
     else:
         in_place = schedule_updates(optimized, outputs, late)
     scheduled = ir.to_proto(optimized).SerializeToString()
-    graph = traced.model.graph
+    graph = model.graph
     frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.passes)
     notes = {
         "in_place": sorted(in_place),
@@ -281,6 +287,15 @@ def _optimized(
         "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
     }
     return CachedGraph(scheduled, notes)
+
+
+def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
+    """The step's graph with what only ONNX Runtime's own CPU kernels know; not to be exported."""
+    block = block_size() if packs_updates(traced, providers) else 0
+    raw = traced.raw
+    if not block or not any(node.op_type in _CONVOLUTIONS for node in raw.graph):
+        return traced.model
+    return traced.rewritten([MarkKernelGradients(block)], [BlockedConvolutions(block)])
 
 
 def _optimized_model(model: bytes, providers: Providers) -> ir.Model | None:

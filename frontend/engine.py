@@ -236,6 +236,18 @@ class TensorBuilder(Builder[Tensor]):
             symbolic = value._symbolic
             symbolic.builder.supersede(value._symbol, lambda: symbolic.symbol(make()))
 
+    def note(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor],
+        output: Tensor,
+        attributes: Mapping[str, Sequence[int]],
+    ) -> None:
+        if output._symbolic is not None:
+            symbolic = output._symbolic
+            symbols = [symbolic.symbol(x) for x in inputs]
+            symbolic.builder.note(op_type, symbols, output._symbol, attributes)
+
     def symbol(self, value: Tensor) -> Any:
         return self._graph().symbol(value)
 

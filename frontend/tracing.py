@@ -17,6 +17,7 @@ from onnxtape.bodies import foreign
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.errors import located
 from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.notes import cloned
 from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
@@ -92,6 +93,15 @@ class TracedStep:
         """The graph after the passes."""
         run_passes(self.raw, self.passes, verify=verify_passes)
         return self.raw
+
+    def rewritten(self, before: list[GraphPass], after: list[GraphPass]) -> ir.Model:
+        """Another graph of the step, made by further passes around those that `model` is made by.
+
+        It starts from the graph as traced, unless that has been rewritten to `model` by now.
+        """
+        model = cloned(self.raw)
+        run_passes(model, [*before, *self.passes, *after], verify=verify_passes)
+        return model
 
 
 @dataclass(slots=True)

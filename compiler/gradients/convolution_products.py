@@ -119,8 +119,11 @@ def kernel_gradient(b: B, image: Any, maps: Any, window: Window, w: Any) -> Any:
     image, window = padded(b, image, window)
     shapes = [b.shape(v) or (None, None) for v in (image, maps, w)]
     if all(is_static(shape) for shape in (shapes[0][1:], shapes[1][1:], shapes[2])):
-        found = by_products(b, image, maps, window, [int(d) for d in shapes[2] if d is not None])
+        kernel = [int(d) for d in shapes[2] if d is not None]
+        found = by_products(b, image, maps, window, kernel)
         if found is not None:
+            attributes = {**window.attributes(), "group": [window.group]}
+            b.note("KernelGradient", [image, maps], found, {**attributes, "kernel": kernel})
             return found
     return _by_conv(b, image, maps, window, w)
 

@@ -24,11 +24,13 @@ class GraphPass:
         adds: operators that the pass may create. It creates no others.
         may_grow: whether the graph may have more nodes afterwards.
         may_copy: whether there may be more of the operators that are there already.
+        domains: other domains than the default one, whose operators there may be from then on.
     """
 
     adds: ClassVar[frozenset[str]] = frozenset()
     may_grow: ClassVar[bool] = False
     may_copy: ClassVar[bool] = False
+    domains: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def name(self) -> str:
@@ -60,11 +62,13 @@ def run_passes(model: ir.Model, passes: Sequence[GraphPass], *, verify: bool = F
     """
     if verify:
         verify_model(model, "tracing")
+    domains: frozenset[str] = frozenset()
     for graph_pass in passes:
         before = _Summary(model) if verify else None
         graph_pass.run(model)
         if before is not None:
-            verify_model(model, graph_pass.name)
+            domains |= graph_pass.domains
+            verify_model(model, graph_pass.name, domains)
             before.check(_Summary(model), graph_pass)
 
 

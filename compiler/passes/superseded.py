@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxtape.compiler.graph_builder import SUPERSEDED
+from onnxtape.compiler.notes import SUPERSEDED
 from onnxtape.compiler.passes import GraphPass
 
 _PHASE = "onnxtape.phase"

@@ -1,0 +1,61 @@
+"""What is noted on a graph while it is built, about its values, for passes to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+#: The key of a graph's `meta` under which values are noted that are computed again: value -> value.
+SUPERSEDED = "onnxtape.superseded"
+#: The key under which the graph's `Composite`s are listed.
+_COMPOSITES = "onnxtape.composites"
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A value that many nodes compute, as the result of one operator that ONNX does not have.
+
+    Attributes:
+        op_type: "KernelGradient", the gradient of a convolution by its kernel: of the image
+            (n, ins, sizes...) and the maps' gradient (n, outs, places...), with Conv's attributes.
+        inputs: what it is computed from.
+        output: the value.
+        attributes: lists of whole numbers.
+    """
+
+    op_type: str
+    inputs: tuple[ir.Value, ...]
+    output: ir.Value
+    attributes: Mapping[str, Sequence[int]]
+
+
+def composites(graph: ir.Graph) -> list[Composite]:
+    """The graph's own list of composites."""
+    noted: list[Composite] = graph.meta.setdefault(_COMPOSITES, [])
+    return noted
+
+
+def cloned(model: ir.Model) -> ir.Model:
+    """A copy of a model that no pass has rewritten yet, notes included."""
+    clone = model.clone()
+    values = {value.name: value for node in clone.graph for value in node.outputs}
+    values |= {value.name: value for value in clone.graph.inputs}
+    values |= dict(clone.graph.initializers)
+    superseded: dict[ir.Value, ir.Value] = model.graph.meta.get(SUPERSEDED, {})
+    notes = [
+        Composite(
+            note.op_type,
+            tuple(values[value.name] for value in note.inputs),
+            values[note.output.name],
+            note.attributes,
+        )
+        for note in composites(model.graph)
+    ]
+    clone.graph.meta.clear()
+    clone.graph.meta[SUPERSEDED] = {
+        values[old.name]: values[new.name] for old, new in superseded.items()
+    }
+    clone.graph.meta[_COMPOSITES] = notes
+    return clone

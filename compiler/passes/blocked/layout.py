@@ -1,0 +1,177 @@
+"""Writing nodes that work on blocked values, or change to and from that layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes import applies
+
+NCHWC = "com.microsoft.nchwc"
+
+
+class BlockedWriter:
+    """Inserts nodes into a graph, before the node that is being rewritten.
+
+    Args:
+        block: the numbers in a block of channels.
+    """
+
+    def __init__(self, model: ir.Model, block: int) -> None:
+        self.block = block
+        self._graph = model.graph
+        self._builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
+        self._blocked: dict[ir.Value, ir.Value] = {}
+        self._node: ir.Node | None = None
+
+    def before(self, node: ir.Node) -> None:
+        """Insert before this node from now on, with its notes. Nodes must come in their order."""
+        self._node = node
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | list[int] | None],
+        shape: Shape,
+        domain: str = "",
+        **attributes: Any,
+    ) -> ir.Value:
+        """Insert a node with one output, which has this shape and the first input's dtype."""
+        assert self._node is not None
+        values = [
+            self._builder.constant(np.asarray(x, np.int64)) if isinstance(x, list) else x
+            for x in inputs
+        ]
+        first = values[0]
+        assert first is not None
+        node = ir.Node(
+            domain,
+            op_type,
+            values,
+            attributes=[ir.convenience.convert_attribute(k, v) for k, v in attributes.items()],
+            metadata_props=dict(self._node.metadata_props),
+        )
+        value = node.outputs[0]
+        value.name = self._builder.unique_name(op_type)
+        node.name = f"{value.name}_node"
+        value.type, value.shape = first.type, ir.Shape(shape)
+        self._graph.insert_before(self._node, node)
+        return value
+
+    def constant(self, array: Any) -> ir.Value:
+        return self._builder.constant(array)
+
+    def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """The value in a shape that is known, but for one -1."""
+        return self.op("Reshape", [value, list(shape)], [None if d < 0 else d for d in shape])
+
+    def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+        shape = shape_of(value) or ()
+        return self.op("Transpose", [value], [shape[axis] for axis in perm], perm=list(perm))
+
+    def replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Put `value` in the place of the node's only output, and remove the node."""
+        old = node.outputs[0]
+        value.name, value.shape = old.name, old.shape
+        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
+
+    # Layouts ------------------------------------------------------------------------------------
+
+    def blocked(self, value: ir.Value) -> ir.Value:
+        """(n, channels, height, width) with its channels, whole blocks of them, in blocks."""
+        maker = value.producer()
+        if maker is not None and maker.domain == NCHWC and maker.op_type == "ReorderOutput":
+            plain = maker.inputs[0]
+            assert plain is not None
+            return plain
+        found = self._blocked.get(value)
+        if found is None:
+            found = self.op("ReorderInput", [value], shape_of(value) or (), NCHWC)
+            self._blocked[value] = found
+        return found
+
+    def plain(self, value: ir.Value, channels: int) -> ir.Value:
+        """A blocked value as Conv would give it."""
+        shape = shape_of(value) or ()
+        return self.op("ReorderOutput", [value], shape, NCHWC, channels=channels)
+
+    def kernel(
+        self,
+        w: ir.Value,
+        outs: int,
+        ins: int,
+        taps: Sequence[slice] = (slice(None), slice(None)),
+    ) -> ir.Value:
+        """Kernels as blocked convolutions take them.
+
+        (outs / block, ins / block, height, width, block of ins, block of outs), or, where a block
+        has more numbers than there are ins, (outs / block, ins, height, width, block of outs).
+
+        Args:
+            w: kernels of sizes that are known; from what they were transposed from, if they were.
+            outs: the axis of the channels that the convolution makes.
+            ins: the axis of those that it takes.
+            taps: the part of the spatial axes, 2 and 3, that is used.
+        """
+        source, axes = w, list(range(4))
+        maker = w.producer()
+        if maker is not None and applies(maker, "Transpose") and maker.inputs[0] is not None:
+            source, axes = maker.inputs[0], list(maker.attributes["perm"].as_ints())
+        sizes = [int(d) for d in shape_of(source) or () if isinstance(d, int)]
+        source = self._sliced(source, sizes, {axes[2]: taps[0], axes[3]: taps[1]})
+        names = {axes[outs]: "O", axes[ins]: "I", axes[2]: "h", axes[3]: "w"}
+        at, block = axes[outs], self.block
+        count = {name: sizes[axis] for axis, name in names.items()}
+        shape = (count["O"], count["I"], count["h"], count["w"])
+        if at < 3:
+            # Transposes of single numbers are slow; this one is not, and leaves blocks to move.
+            middle = [math.prod(sizes[:at]), sizes[at], math.prod(sizes[at + 1 :]), 1]
+            source = self.op("ReorderInput", [self.reshape(source, middle)], middle, NCHWC)
+        labels: list[str] = []
+        lengths: list[int] = []
+        for axis in range(4):
+            size = sizes[axis]
+            if names[axis] == "I" and size >= block:
+                labels += ["I", "i"]
+                lengths += [size // block, block]
+            else:
+                labels.append(names[axis])
+                lengths.append(size // block if names[axis] == "O" else size)
+        labels, lengths = [*labels, "o"], [*lengths, block]
+        wanted = [label for label in ("O", "I", "h", "w", "i", "o") if label in labels]
+        moved = self.transpose(
+            self.reshape(source, lengths), [labels.index(label) for label in wanted]
+        )
+        return self.reshape(moved, shape)
+
+    def _sliced(self, value: ir.Value, sizes: list[int], taps: dict[int, slice]) -> ir.Value:
+        """Those elements along each of the axes; `sizes` becomes the new ones."""
+        used = {axis: part for axis, part in taps.items() if part != slice(None)}
+        if not used:
+            return value
+        last = 2**31
+        for axis, part in used.items():
+            sizes[axis] = len(range(*part.indices(sizes[axis])))
+        steps = [part.step or 1 for part in used.values()]
+        starts = [part.start for part in used.values()]
+        ends = [
+            part.stop if part.stop is not None else (last if step > 0 else -last)
+            for part, step in zip(used.values(), steps, strict=True)
+        ]
+        return self.op("Slice", [value, starts, ends, list(used), steps], sizes)
+
+    def conv(self, x: ir.Value, kernel: ir.Value, bias: ir.Value | None, **window: Any) -> ir.Value:
+        """A blocked convolution; its result's spatial sizes are left open."""
+        batch = (shape_of(x) or (None,))[0]
+        outs, _, *sizes = shape_of(kernel) or ()
+        shape = [batch, outs, None, None]
+        inputs = [x, kernel] if bias is None else [x, kernel, bias]
+        return self.op("Conv", inputs, shape, NCHWC, kernel_shape=sizes, **window)
