@@ -40,9 +40,9 @@ def composites(graph: ir.Graph) -> list[Composite]:
 def cloned(model: ir.Model) -> ir.Model:
     """A copy of a model that no pass has rewritten yet, notes included."""
     clone = model.clone()
-    values = {value.name: value for node in clone.graph for value in node.outputs}
-    values |= {value.name: value for value in clone.graph.inputs}
-    values |= dict(clone.graph.initializers)
+    made = (value for node in clone.graph for value in node.outputs)
+    held = (*clone.graph.inputs, *clone.graph.initializers.values())
+    values = {value.name: value for value in (*made, *held)}
     superseded: dict[ir.Value, ir.Value] = model.graph.meta.get(SUPERSEDED, {})
     notes = [
         Composite(

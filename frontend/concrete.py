@@ -20,6 +20,7 @@ from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
+from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.packing import Block, schedule_packed
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
@@ -295,7 +296,9 @@ def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
     raw = traced.raw
     if not block or not any(node.op_type in _CONVOLUTIONS for node in raw.graph):
         return traced.model
-    return traced.rewritten([MarkKernelGradients(block)], [BlockedConvolutions(block)])
+    return traced.rewritten(
+        [MarkKernelGradients(block)], [BlockedConvolutions(block), RemoveDeadCode()]
+    )
 
 
 def _optimized_model(model: bytes, providers: Providers) -> ir.Model | None:

@@ -116,15 +116,18 @@ class BlockedWriter:
         has more numbers than there are ins, (outs / block, ins, height, width, block of outs).
 
         Args:
-            w: kernels of sizes that are known; from what they were transposed from, if they were.
+            w: kernels of sizes that are known. What they were transposed from, or turned round
+                from, is used instead of them, where they were.
             outs: the axis of the channels that the convolution makes.
             ins: the axis of those that it takes.
             taps: the part of the spatial axes, 2 and 3, that is used.
         """
-        source, axes = w, list(range(4))
-        maker = w.producer()
-        if maker is not None and applies(maker, "Transpose") and maker.inputs[0] is not None:
-            source, axes = maker.inputs[0], list(maker.attributes["perm"].as_ints())
+        source, axes = self._source(w)
+        turned = self._turned(source, axes)
+        if turned is not None:
+            (source, inner), sizes = self._source(turned), shape_of(w) or ()
+            axes = [inner[axis] for axis in axes]
+            taps = [slice(int(d or 0) - 1, None, -1) for d in sizes[2:]]
         sizes = [int(d) for d in shape_of(source) or () if isinstance(d, int)]
         source = self._sliced(source, sizes, {axes[2]: taps[0], axes[3]: taps[1]})
         names = {axes[outs]: "O", axes[ins]: "I", axes[2]: "h", axes[3]: "w"}
@@ -151,6 +154,26 @@ class BlockedWriter:
             self.reshape(source, lengths), [labels.index(label) for label in wanted]
         )
         return self.reshape(moved, shape)
+
+    def _source(self, value: ir.Value) -> tuple[ir.Value, list[int]]:
+        """What the value is the transpose of, and which of its axes each axis was."""
+        maker = value.producer()
+        if maker is not None and applies(maker, "Transpose") and maker.inputs[0] is not None:
+            return maker.inputs[0], list(maker.attributes["perm"].as_ints())
+        return value, list(range(4))
+
+    def _turned(self, value: ir.Value, axes: list[int]) -> ir.Value | None:
+        """What the value is, with its two spatial axes (`axes`[2:]) the other way round."""
+        maker = value.producer()
+        if maker is None or not applies(maker, "Slice") or len(maker.inputs) < 5:
+            return None
+        known = [None if x is None else self._builder.constant_value(x) for x in maker.inputs[1:]]
+        if any(x is None for x in known):
+            return None
+        starts, ends, along, steps = (x.tolist() for x in known if x is not None)
+        whole = all(s == -1 for s in (*starts, *steps)) and all(e < -(2**30) for e in ends)
+        same = sorted(a % 4 for a in along) == sorted(axes[2:])
+        return maker.inputs[0] if whole and same else None
 
     def _sliced(self, value: ir.Value, sizes: list[int], taps: dict[int, slice]) -> ir.Value:
         """Those elements along each of the axes; `sizes` becomes the new ones."""
