@@ -53,9 +53,8 @@ def cloned(model: ir.Model) -> ir.Model:
         )
         for note in composites(model.graph)
     ]
-    clone.graph.meta.clear()
-    clone.graph.meta[SUPERSEDED] = {
-        values[old.name]: values[new.name] for old, new in superseded.items()
-    }
-    clone.graph.meta[_COMPOSITES] = notes
+    pairs = {values[old.name]: values[new.name] for old, new in superseded.items()}
+    # What else is noted there, names that are taken, holds for the copy too.
+    clone.graph.meta.update(model.graph.meta)
+    clone.graph.meta.update({SUPERSEDED: pairs, _COMPOSITES: notes})
     return clone

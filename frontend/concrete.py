@@ -219,7 +219,7 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
             memory_pattern=made.notes["small"],
         )
     else:
-        model = ir.to_proto(traced.model).SerializeToString()
+        model = ir.to_proto(_model_to_run(traced, providers)).SerializeToString()
         session = create_session(model, providers, merge_equal=False)
     inside = {name for block in packed for name in block.members}
     state = [
