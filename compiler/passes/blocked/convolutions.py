@@ -12,7 +12,7 @@ from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 from onnxtape.compiler.passes.blocked.kernel_gradients import DOMAIN, kernel_gradient
-from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter
+from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter, known_sizes
 
 
 class BlockedConvolutions(GraphPass):
@@ -94,7 +94,7 @@ def _kernel_sizes(node: ir.Node) -> list[int] | None:
     shape = None if w is None else shape_of(w)
     if w is None or w.dtype != ir.DataType.FLOAT or shape is None or len(shape) != 4:
         return None
-    return [int(d) for d in shape if isinstance(d, int)] if is_static(shape) else None
+    return known_sizes(w) if is_static(shape) else None
 
 
 def _conv(b: BlockedWriter, node: ir.Node) -> ir.Value | None:

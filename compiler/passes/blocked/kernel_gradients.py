@@ -19,7 +19,7 @@ from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.notes import Composite, composites
 from onnxtape.compiler.passes import GraphPass, applies
-from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter
+from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter, known_sizes
 
 #: The domain of operators that only graphs between two passes hold.
 DOMAIN = "onnxtape"
@@ -65,7 +65,7 @@ class MarkKernelGradients(GraphPass):
         if not is_static(image) or not is_static(maps) or len(image or ()) != 4:
             return False
         attributes = composite.attributes
-        batch, outs = (int(d) for d in (maps or ())[:2] if isinstance(d, int))
+        batch, outs = known_sizes(composite.inputs[1])[:2]
         if list(attributes["group"]) != [1] or batch == 0 or batch % self.block:
             return False
         return outs % self.block == 0 and _cut(composite) is not None
@@ -77,13 +77,11 @@ def _cut(composite: Composite) -> tuple[list[int], list[int]] | None:
     Strides may leave the image's end unseen: it is not padded, or the result has to be cut. None
     where the maps do not fit the image.
     """
-    image, maps = (shape_of(value) or () for value in composite.inputs)
+    image, maps = (known_sizes(value) for value in composite.inputs)
     given = composite.attributes
     pads, larger = list(given["pads"]), [0, 0]
     for i in range(2):
         size, places, stride = image[2 + i], maps[2 + i], given["strides"][i]
-        assert isinstance(size, int)
-        assert isinstance(places, int)
         reach = (given["kernel"][2 + i] - 1) * given["dilations"][i] + 1
         unseen = size + pads[i] + pads[i + 2] - reach - stride * (places - 1)
         if not 0 <= unseen < stride:
@@ -103,7 +101,7 @@ def kernel_gradient(b: BlockedWriter, node: ir.Node) -> ir.Value:
     found = _cut(Composite(node.op_type, (image, maps), node.outputs[0], attributes))
     assert found is not None
     pads, larger = found
-    batch, ins, height, width = (int(d) for d in shape_of(image) or () if isinstance(d, int))
+    batch, ins, height, width = known_sizes(image)
     seen = b.op(
         "ReorderInput", [b.transpose(image, [1, 0, 2, 3])], [ins, batch, height, width], NCHWC
     )
@@ -166,7 +164,7 @@ def _to_channels_last(node: ir.Node) -> bool:
 
 def _as_kernel(b: BlockedWriter, maps: ir.Value) -> ir.Value:
     """(n, outs, height, width) as blocked kernels of n channels to outs."""
-    batch, outs, height, width = (int(d) for d in shape_of(maps) or () if isinstance(d, int))
+    batch, outs, height, width = known_sizes(maps)
     block = b.block
     split = b.reshape(b.blocked(maps), [batch // block, block, outs // block, height, width, block])
     return b.reshape(b.transpose(split, [2, 0, 3, 4, 1, 5]), [outs, batch, height, width])

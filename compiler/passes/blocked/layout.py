@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.dims import Dim
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import applies
 
 NCHWC = "com.microsoft.nchwc"
+
+
+def known_sizes(value: ir.Value) -> list[int]:
+    """The sizes of a value of which all are known."""
+    return [d for d in shape_of(value) or () if isinstance(d, int)]
 
 
 class BlockedWriter:
@@ -39,7 +44,7 @@ class BlockedWriter:
         self,
         op_type: str,
         inputs: Sequence[ir.Value | list[int] | None],
-        shape: Shape,
+        shape: Sequence[Dim],
         domain: str = "",
         **attributes: Any,
     ) -> ir.Value:
@@ -125,10 +130,10 @@ class BlockedWriter:
         source, axes = self._source(w)
         turned = self._turned(source, axes)
         if turned is not None:
-            (source, inner), sizes = self._source(turned), shape_of(w) or ()
+            source, inner = self._source(turned)
             axes = [inner[axis] for axis in axes]
-            taps = [slice(int(d or 0) - 1, None, -1) for d in sizes[2:]]
-        sizes = [int(d) for d in shape_of(source) or () if isinstance(d, int)]
+            taps = [slice(size - 1, None, -1) for size in known_sizes(w)[2:]]
+        sizes = known_sizes(source)
         source = self._sliced(source, sizes, {axes[2]: taps[0], axes[3]: taps[1]})
         names = {axes[outs]: "O", axes[ins]: "I", axes[2]: "h", axes[3]: "w"}
         at, block = axes[outs], self.block
