@@ -11,7 +11,7 @@ from onnxtape.runtime.blocks import Block, BoundBlock, Views
 from onnxtape.variable import ALONE, Variable
 
 if TYPE_CHECKING:
-    from onnxtape.compiler.passes import packing
+    from onnxtape.compiler.passes import pieces
     from onnxtape.tracing import TracedStep
 
 
@@ -46,17 +46,10 @@ class VariableCell:
 _blocks: WeakValueDictionary[tuple[Any, ...], Block] = WeakValueDictionary()
 
 
-def bound_blocks(
-    layouts: Sequence[packing.Block], session: Any, traced: TracedStep
-) -> list[BoundBlock]:
-    """The blocks that the compiler has laid out, holding this step's variables.
-
-    Args:
-        session: the session of the graph that the blocks belong to.
-    """
+def blocks_of(layouts: Sequence[pieces.Block], traced: TracedStep) -> list[Block]:
+    """The blocks that the compiler has laid out, holding this step's variables."""
     variables = {e.input_name: v for e, v in zip(traced.state, traced.variables, strict=True)}
-    in_graph = {value.name for value in session.get_inputs()}
-    bound = []
+    blocks = []
     for layout in layouts:
         members = [variables[name] for name in layout.members]
         starts = list(layout.members.values())
@@ -66,7 +59,29 @@ def bound_blocks(
             block = Block(layout.size, [VariableCell(v) for v in members], starts)
             if members:
                 _blocks[key] = block
-        names = [name if name in in_graph else None for name in layout.members]
-        results = [(name, *place) for name, place in layout.results.items()]
-        bound.append(BoundBlock(block, Views(names, results, layout.inputs, layout.outputs)))
-    return bound
+        blocks.append(block)
+    return blocks
+
+
+def bound_blocks(
+    layouts: Sequence[pieces.Block], blocks: Sequence[Block], session: Any
+) -> list[BoundBlock]:
+    """The blocks as one session sees them.
+
+    Args:
+        session: the session of the step's graph, or of a share of its updates.
+    """
+    inputs = {value.name for value in session.get_inputs()}
+    outputs = {value.name for value in session.get_outputs()}
+    return [
+        BoundBlock(
+            block,
+            Views(
+                [name if name in inputs else None for name in layout.members],
+                [(name, *place) for name, place in layout.results.items() if name in outputs],
+                [view for view in layout.inputs if view[0] in inputs],
+                [view for view in layout.outputs if view[0] in outputs],
+            ),
+        )
+        for layout, block in zip(layouts, blocks, strict=True)
+    ]

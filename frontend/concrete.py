@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,14 @@ import onnx_ir as ir
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
 from onnxtape.capturing import captured_step
-from onnxtape.cells import VariableCell, bound_blocks
+from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
-from onnxtape.compiler.passes.packing import Block, schedule_packed
+from onnxtape.compiler.passes.packing import Packed, schedule_packed
+from onnxtape.compiler.passes.pieces import Block
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.devices import Place, Places, place_of_state
@@ -31,7 +33,8 @@ from onnxtape.runtime.captured import wants_capture, without_capture
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
 from onnxtape.runtime.placement import Placement, placement
 from onnxtape.runtime.providers import primary_provider
-from onnxtape.runtime.session import create_session
+from onnxtape.runtime.session import create_session, thread_count
+from onnxtape.runtime.shares import Share, Shares
 from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
 from onnxtape.tensor import Tensor
@@ -207,16 +210,19 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
     outputs = {s.input_name: s.output_name for s in traced.state if s.output_name is not None}
     in_place: frozenset[str] = frozenset()
     packed: list[Block] = []
+    apart: list[bytes] = []
     made = _ready_to_run(traced, outputs, providers) if outputs else None
     if made is not None:
         in_place = frozenset(made.notes["in_place"])
         packed = [Block(**block) for block in made.notes["blocks"]]
+        model, *apart = _parts(made)
         session = create_session(
-            made.model,
+            model,
             providers,
             optimize=False,
             in_order=True,
             memory_pattern=made.notes["small"],
+            spin_between_runs=not apart,
         )
     else:
         model = ir.to_proto(_model_to_run(traced, providers)).SerializeToString()
@@ -232,14 +238,26 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
         for entry, variable in zip(traced.state, traced.variables, strict=True)
         if entry.input_name not in inside
     ]
+    blocks = blocks_of(packed, traced)
+    shares = []
+    for share in apart:
+        single = create_session(share, providers, optimize=False, in_order=True, threads=1)
+        shares.append(Share(single, bound_blocks(packed, blocks, single)))
     return CompiledStep(
         session,
         [s.name for s in traced.inputs],
         traced.output_names,
         state,
-        bound_blocks(packed, session, traced),
+        bound_blocks(packed, blocks, session),
         place.device,
+        Shares(shares) if shares else None,
     )
+
+
+def _parts(made: CachedGraph) -> list[bytes]:
+    """The step's graph, and those of the shares of its updates."""
+    ends = list(itertools.accumulate(made.notes["lengths"], initial=0))
+    return [made.model[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 def _ready_to_run(
@@ -255,7 +273,7 @@ def _ready_to_run(
         "passes": str([graph_pass.key for graph_pass in traced.passes]),
         "compiler": compiler_fingerprint(),
         "state": str(sorted(outputs.items())),
-        "packed": str(packs_updates(traced, providers)),
+        "packed": str(packs_updates(traced, providers) and thread_count()),
     }
     key = cache_key(parts, providers)
     found = cache.load(key)
@@ -273,21 +291,22 @@ def _optimized(
     optimized = _optimized_model(ir.to_proto(model).SerializeToString(), providers)
     if optimized is None:
         return None
-    blocks: list[Block] = []
     late = recomputed_values(model)
     if packs_updates(traced, providers):
-        in_place, blocks = schedule_packed(optimized, outputs, late)
+        packed = schedule_packed(optimized, outputs, late, thread_count())
     else:
-        in_place = schedule_updates(optimized, outputs, late)
-    scheduled = ir.to_proto(optimized).SerializeToString()
+        packed = Packed(schedule_updates(optimized, outputs, late), [], [])
+    graphs = (optimized, *packed.shares)
+    models = [ir.to_proto(each).SerializeToString() for each in graphs]
     graph = model.graph
     frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.passes)
     notes = {
-        "in_place": sorted(in_place),
-        "blocks": [asdict(block) for block in blocks],
+        "in_place": sorted(packed.in_place),
+        "blocks": [asdict(block) for block in packed.blocks],
+        "lengths": [len(model) for model in models],
         "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
     }
-    return CachedGraph(scheduled, notes)
+    return CachedGraph(b"".join(models), notes)
 
 
 def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:

@@ -88,6 +88,12 @@ def get_num_threads() -> int:
     return 0
 
 
+def thread_count() -> int:
+    """How many threads a session may use; where that is left to ONNX Runtime, as many as the
+    machine has processors."""
+    return get_num_threads() or os.cpu_count() or 1
+
+
 def _siblings(cpu: int) -> str:
     """The hardware threads that share a core with this one, as Linux writes them."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
@@ -106,6 +112,7 @@ def create_session(
     in_order: bool = False,
     threads: int | None = None,
     spin: bool = True,
+    spin_between_runs: bool = True,
     shared_arena: bool = False,
     memory_pattern: bool = True,
     optimized_path: Path | None = None,
@@ -127,6 +134,8 @@ def create_session(
         spin: whether idle threads of the pool wait busily between operators. It makes a step of
             many small operators up to 1.6x faster on a machine with nothing else to do, and slows
             everything else down on one that has; False is right for sessions that run now and then.
+        spin_between_runs: whether they do so for a while after a run too; False where other threads
+            work then.
         shared_arena: take memory from the arena of the process, not from one of this session.
         memory_pattern: take all memory of a run as one block, from the second run on. It spares
             steps of many small operators up to a sixth of their time; but the arena has then grown
@@ -148,6 +157,8 @@ def create_session(
     options.inter_op_num_threads = 1
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not spin_between_runs:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if in_order:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from onnxtape.runtime.blocks import BoundBlock
 from onnxtape.runtime.devices import CPU, Device, copy, duplicate, input_devices, is_on
 from onnxtape.runtime.session import execution_error
+from onnxtape.runtime.shares import Shares
 from onnxtape.runtime.values import bindings, ort_device
 
 
@@ -80,6 +81,7 @@ class CompiledStep:
         state: the state entries, but for those in blocks.
         blocks: state that the step updates in blocks, and the blocks of temporary values.
         device: of the results.
+        shares: updates of blocks that run after the session.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class CompiledStep:
         state: Sequence[StateBinding],
         blocks: Sequence[BoundBlock] = (),
         device: Device = CPU,
+        shares: Shares | None = None,
     ) -> None:
         self.session = session
         self._inputs = list(inputs)
@@ -98,6 +101,7 @@ class CompiledStep:
         self._in_place = [s for s in state if s.output_name is not None and s.in_place]
         self._alternating = [s for s in state if s.output_name is not None and not s.in_place]
         self._blocks = list(blocks)
+        self._shares = shares
         places = input_devices(session)
         for entry in state:
             place = places.get(entry.input_name, CPU)
@@ -131,6 +135,8 @@ class CompiledStep:
                 entry.bound = value
         for block in self._blocks:
             block.rebind(io)
+        if self._shares is not None:
+            self._shares.rebind()
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run one step on OrtValues, update the state, and return the results as OrtValues.
@@ -155,6 +161,8 @@ class CompiledStep:
             self._run(io, None)
         except Exception as error:
             raise execution_error(error, "the step failed") from None
+        if self._shares is not None:
+            self._shares.run()
         for entry in self._alternating:
             old = entry.cell.current() if entry.cell.is_exclusive() else None
             entry.cell.replace(entry.spare)

@@ -6,6 +6,9 @@ gradients) becomes one block of memory; the variables are views of it. The updat
 block: a few nodes instead of a few for each variable, and on arrays that are long enough for ONNX
 Runtime to use several threads (a float32 operator of one arithmetic operation uses a second one
 from 88 thousand elements on). Where a block is long, the whole chain of nodes runs piece by piece.
+Given several workers, each gets a graph of its own with its share of these pieces, which one thread
+runs after the step's graph: what an operator leaves in a core's cache is then what the next one
+finds there, and threads do not wait for each other between operators.
 
 In the graph, a piece is an input and an output of its own. That they share memory with each other,
 with the variables' inputs and with the gradients' outputs is not to be seen there: the pieces stand
@@ -16,10 +19,19 @@ whoever runs it must keep to the order (see `schedule`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import onnx_ir as ir
 
+from onnxtape.compiler.passes.pieces import (
+    ALIGNMENT,
+    Block,
+    Shares,
+    Update,
+    as_output,
+    places,
+    repeated,
+)
 from onnxtape.compiler.passes.schedule import schedule_updates
 from onnxtape.compiler.passes.update_chains import LARGE, Chain, update_chains
 
@@ -27,43 +39,38 @@ from onnxtape.compiler.passes.update_chains import LARGE, Chain, update_chains
 PIECE = 1 << 17
 #: Pieces become longer rather than more.
 MOST_PIECES = 64
-#: Variables begin at multiples of so many elements, 64 bytes.
-ALIGNMENT = 16
+#: The same for a share, which one thread runs: the arrays of a piece, 128 kB each, stay in the
+#: cache of a core.
+SHARED_PIECE = 1 << 15
+MOST_SHARED_PIECES = 512
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of float32 memory, and what the graph sees of it.
+class Packed(NamedTuple):
+    """What has become of a graph.
 
     Attributes:
-        size: its number of elements.
-        members: state inputs, each with the element it begins at. They need not be inputs of the
-            graph any more.
-        results: outputs that are written there, each with the element it begins at and its shape.
-        inputs: inputs of the graph that are slices of the block: name, first element, end.
-        outputs: such outputs.
+        in_place: the state inputs outside of blocks whose outputs may be written in place, as
+            `schedule_updates` says.
+        blocks: the blocks, and what the graph and the shares see of them.
+        shares: graphs to be run after the graph, in any order or at the same time.
     """
 
-    size: int
-    members: dict[str, int] = field(default_factory=dict)
-    results: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
-    inputs: list[tuple[str, int, int]] = field(default_factory=list)
-    outputs: list[tuple[str, int, int]] = field(default_factory=list)
+    in_place: frozenset[str]
+    blocks: list[Block]
+    shares: list[ir.Model]
 
 
 def schedule_packed(
-    model: ir.Model, state: Mapping[str, str], late: Collection[str] = ()
-) -> tuple[frozenset[str], list[Block]]:
+    model: ir.Model, state: Mapping[str, str], late: Collection[str] = (), workers: int = 1
+) -> Packed:
     """Pack the updates of `model` and order its nodes so that state can be updated in place.
 
     Args:
         model: the graph as it will run, on the CPU.
         state: state input name -> state output name.
         late: see `schedule_updates`.
-
-    Returns:
-        The state inputs outside of blocks whose outputs may be written in place, as
-        `schedule_updates` says; and the blocks.
+        workers: how many shares there are of the updates of long blocks; with one worker all
+            updates stay in the graph.
     """
     groups: dict[object, list[Chain]] = {}
     for chain in update_chains(model, state):
@@ -72,6 +79,7 @@ def schedule_packed(
     packed: list[Block] = []
     count = 0
     last: list[ir.Node] = []
+    shares = Shares(model, workers)
     left = dict(state)
     for chains in groups.values():
         if len(chains) == 1 and chains[0].size < 2 * PIECE:
@@ -82,13 +90,24 @@ def schedule_packed(
         for chain in chains:
             for source in chain.sources:
                 del left[source.name or ""]
-        blocks, nodes = _pack(model.graph, chains, template, f"update{count}")
-        count += 1
+        blocks, scatters = _pack(model.graph, chains, template)
         packed += blocks
-        last += nodes
+        last += scatters
+        update = Update(f"update{count}", template, blocks)
+        count += 1
+        numbers = chains[0].scalars
+        handed = None
+        if workers > 1 and update.size >= 2 * PIECE:
+            cuts = places(update.size, SHARED_PIECE, MOST_SHARED_PIECES)
+            handed = shares.add(update, cuts, numbers)
+        if handed is not None:
+            packed.append(handed)
+            continue
+        for piece, place in enumerate(places(update.size, PIECE, MOST_PIECES)):
+            last += update.piece(model.graph, piece, place, numbers)
     in_place = schedule_updates(model, left, late)
     model.graph.extend(last)
-    return in_place, packed
+    return Packed(in_place, packed, shares.models)
 
 
 def _template(chain: Chain) -> ir.Graph | None:
@@ -106,7 +125,7 @@ def _template(chain: Chain) -> ir.Graph | None:
     copies |= {id(value): inputs[role] for role, value in chain.scattered.items()}
     nodes = []
     for node in chain.nodes:
-        made = _repeated(node, copies)
+        made = repeated(node, copies)
         made.outputs[0].name = node.outputs[0].name
         nodes.append(made)
     outputs = [copies[id(target)] for target in chain.targets]
@@ -117,28 +136,17 @@ def _template(chain: Chain) -> ir.Graph | None:
     return graph if in_place == state.keys() else None
 
 
-def _repeated(node: ir.Node, values: dict[int, ir.Value]) -> ir.Node:
-    """The same operation on `values`, by the ids of those that it has now; extends `values`."""
-    used = [None if v is None else values[id(v)] for v in node.inputs]
-    attributes, metadata = node.attributes.values(), dict(node.metadata_props)
-    made = ir.Node(node.domain, node.op_type, used, attributes, metadata_props=metadata)
-    (output,) = node.outputs
-    made.outputs[0].shape, made.outputs[0].type = output.shape, output.type
-    values[id(output)] = made.outputs[0]
-    return made
-
-
 def _pack(
-    graph: ir.Graph, chains: Sequence[Chain], template: ir.Graph, name: str
+    graph: ir.Graph, chains: Sequence[Chain], template: ir.Graph
 ) -> tuple[list[Block], list[ir.Node]]:
-    """Take the chains out of the graph; return their blocks, and the nodes that update these."""
+    """Take the chains out of the graph; return their blocks, and the nodes that scatter into them,
+    which are to run when all else has been computed."""
     starts, size = [], 0
     for chain in chains:
         starts.append(size)
         size += -(-chain.size // ALIGNMENT) * ALIGNMENT
     if len(chains) == 1:
         size = chains[0].size
-    scalars = chains[0].scalars
     blocks = [
         Block(size, {c.sources[role].name or "": s for c, s in zip(chains, starts, strict=True)})
         for role in range(len(template.outputs))
@@ -148,7 +156,7 @@ def _pack(
     _take_out(graph, chains)
     for chain, start in zip(chains, starts, strict=True):
         for block, value in zip(arrays, chain.arrays, strict=True):
-            result = _as_output(graph, value)
+            result = as_output(graph, value)
             block.results[result.name or ""] = (start, chain.shape)
         for role, value in chain.scattered.items():
             scatter = value.producer()
@@ -158,30 +166,7 @@ def _pack(
             # Where nothing can fail any more: it writes into the state.
             graph.remove(scatter)
             nodes.append(scatter)
-    blocks += arrays
-
-    pieces = max(1, min(size // PIECE, MOST_PIECES))
-    step = -(-size // (pieces * ALIGNMENT)) * ALIGNMENT
-    for piece, begin in enumerate(range(0, size, step)):
-        end = min(begin + step, size)
-        shape = ir.Shape([end - begin])
-        values: dict[int, ir.Value] = {}
-        for role, (block, inner) in enumerate(zip(blocks, template.inputs, strict=False)):
-            view = ir.Value(name=f"{name}.{role}.{piece}", shape=shape, type=inner.type)
-            values[id(inner)] = view
-            graph.inputs.append(view)
-            block.inputs.append((view.name or "", begin, end))
-        for inner, number in zip(template.inputs[len(blocks) :], scalars, strict=True):
-            values[id(inner)] = number
-        for i, node in enumerate(template):
-            made = _repeated(node, values)
-            made.name = f"{name}.node{i}.{piece}"
-            made.outputs[0].name, made.outputs[0].shape = f"{name}.value{i}.{piece}", shape
-            nodes.append(made)
-        for block, inner in zip(blocks, template.outputs, strict=False):
-            graph.outputs.append(values[id(inner)])
-            block.outputs.append((values[id(inner)].name or "", begin, end))
-    return blocks, nodes
+    return blocks + arrays, nodes
 
 
 def _take_out(graph: ir.Graph, chains: Sequence[Chain]) -> None:
@@ -197,15 +182,3 @@ def _drop(values: MutableSequence[ir.Value], gone: set[int]) -> None:
     for index in reversed(range(len(values))):
         if id(values[index]) in gone:
             del values[index]
-
-
-def _as_output(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """The value as an output of the graph that is written nowhere else."""
-    if value.is_graph_output():
-        node = ir.Node("", "Identity", [value], name=f"{value.name}.copy_node")
-        copy = node.outputs[0]
-        copy.name, copy.shape, copy.type = f"{value.name}.copy", value.shape, value.type
-        graph.append(node)
-        value = copy
-    graph.outputs.append(value)
-    return value

@@ -14,7 +14,8 @@ import pytest
 
 from onnxtape.compiler import GraphBuilder
 from onnxtape.compiler.passes import packing, update_chains
-from onnxtape.compiler.passes.packing import Block, schedule_packed
+from onnxtape.compiler.passes.packing import Packed, schedule_packed
+from onnxtape.compiler.passes.pieces import Block
 from tests.compiler.graphs import Array, model_of, new_graph, run
 from tests.compiler.simulation import execute
 
@@ -57,16 +58,20 @@ class Step:
             for v in self.graph.inputs
         }
 
-    def packed(self) -> list[Block]:
+    def packed(self, workers: int = 1) -> list[Block]:
         """Pack it, compare what it computes then with what it computed before; the blocks."""
+        return self.shared(workers).blocks
+
+    def shared(self, workers: int) -> Packed:
+        """The same, with what has become of the graph."""
         feeds = self.feeds()
         names = [v.name or "" for v in self.graph.outputs]
         expected = dict(zip(names, run(self.graph, feeds), strict=True))
-        in_place, blocks = schedule_packed(model_of(self.graph), self.state)
-        found = run_in_blocks(self.graph, feeds, self.state, in_place, blocks)
+        packed = schedule_packed(model_of(self.graph), self.state, workers=workers)
+        found = run_in_blocks(self.graph, feeds, self.state, packed)
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
-        return blocks
+        return packed
 
 
 def tanh_of(b: GraphBuilder, x: ir.Value) -> ir.Value:
@@ -78,14 +83,16 @@ def run_in_blocks(
     graph: ir.Graph,
     feeds: dict[str, Array],
     state: dict[str, str],
-    in_place: frozenset[str],
-    blocks: Sequence[Block],
+    packed: Packed,
 ) -> dict[str, Array]:
-    """Run in file order on memory shared as the blocks say; the original graph's outputs."""
+    """Run in file order on memory shared as the blocks say; the original graph's outputs.
+
+    The last share runs first: they may run in any order.
+    """
     memory = {name: array.copy() for name, array in feeds.items()}
-    buffers = {state[name]: memory[name] for name in in_place}
+    buffers = {state[name]: memory[name] for name in packed.in_place}
     found: dict[str, Array] = {}
-    for block in blocks:
+    for block in packed.blocks:
         flat = np.full(block.size, np.nan, np.float32)
         for name, start in block.members.items():
             part = flat[start : start + feeds[name].size].reshape(feeds[name].shape)
@@ -95,13 +102,15 @@ def run_in_blocks(
             buffers[name] = flat[start : start + int(np.prod(shape))].reshape(shape)
         memory.update({name: flat[start:end] for name, start, end in block.inputs})
         buffers.update({name: flat[start:end] for name, start, end in block.outputs})
-    values: dict[int, Array] = {id(v): memory[v.name or ""] for v in graph.inputs}
-    for constant in graph.initializers.values():
-        assert constant.const_value is not None
-        values[id(constant)] = constant.const_value.numpy()
+    values: dict[int, Array] = {}
     with np.errstate(invalid="ignore"):
-        for node in graph:
-            execute(node, values, buffers)
+        for each in (graph, *(share.graph for share in reversed(packed.shares))):
+            values.update({id(v): memory[v.name or ""] for v in each.inputs})
+            for constant in each.initializers.values():
+                assert constant.const_value is not None
+                values[id(constant)] = constant.const_value.numpy()
+            for node in each:
+                execute(node, values, buffers)
     found.update({v.name or "": values[id(v)] for v in graph.outputs})
     return found
 
@@ -253,3 +262,31 @@ def test_a_new_value_that_is_read_outside_is_taken_from_there() -> None:
     states, arrays = step.packed()
     assert list(states.members) == ["w0", "w1"]
     assert sorted(arrays.results) == ["m0.next.copy", "m1.next.copy"]
+
+
+def test_shares_of_a_long_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (packing, "PIECE", 32),
+        (packing, "SHARED_PIECE", 16),
+        (packing, "LARGE", 64),
+        (update_chains, "LARGE", 64),
+    ):
+        monkeypatch.setattr(module, name, value)
+    step = Step()
+    step.momentum((10, 10), 0)
+    step.momentum((10, 10), 1)
+    step.momentum((4,), 2)
+    step.momentum((6,), 3)
+    packed = step.shared(workers=4)
+    pieces = [[v.name for v in share.graph.inputs] for share in packed.shares]
+    # A number that is computed comes in once for each update.
+    assert [sum(name.startswith("update0.0.") for name in names) for names in pieces] == [1] * 4
+    assert [sum(".number" in name for name in names) for names in pieces] == [2] * 4
+    assert {op for share in packed.shares for op in operators(share.graph)} == {"Mul", "Add", "Sub"}
+    # What is short stays, and so does what computes the gradients.
+    assert operators(step.graph)[-4:] == ["Mul", "Add", "Mul", "Sub"]
+    assert not any(name.startswith(("update0", "update1")) for name in names_of(step.graph))
+
+
+def names_of(graph: ir.Graph) -> list[str]:
+    return [node.outputs[0].name or "" for node in graph if node.op_type != "Identity"]

@@ -13,6 +13,8 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import concrete
+from onnxtape.compiler.passes import packing
+from onnxtape.runtime import session
 
 Array = npt.NDArray[Any]
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
@@ -104,6 +106,26 @@ def test_the_variables_are_in_one_block(name: str) -> None:
     cells = [len(block.block.cells) for block in function._step._blocks]
     # Accumulated, the gradients of kernels and of biases come out of different operators.
     assert max(cells) == (2 if name == "accumulated" else len(SHAPES))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_same_bits_in_shares(
+    threads: int, monkeypatch: pytest.MonkeyPatch, unpacked: Callable[..., Network]
+) -> None:
+    for module, name in ((packing, "PIECE"), (packing, "SHARED_PIECE")):
+        monkeypatch.setattr(module, name, 16)
+    monkeypatch.setattr(session, "get_num_threads", lambda: threads)
+    packed, apart = Network(), unpacked()
+    packed.step(batch(0))
+    assert packed.step.get_concrete_function(batch(0))._step._shares is not None
+    for number in range(1, 6):
+        packed.weights[1].assign(packed.weights[1] * 2)
+        apart.weights[1].assign(apart.weights[1] * 2)
+        held = packed.weights[0].value
+        before = np.array(held)
+        assert float(packed.step(batch(number))) == float(apart.step(batch(number)))
+        np.testing.assert_array_equal(held, before)
+    equal(packed.state, apart.state)
 
 
 def test_a_snapshot_stays() -> None:
