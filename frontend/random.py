@@ -6,12 +6,15 @@ default the global stream. No gradient flows through what is drawn.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape import context
 from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.dtypes import to_onnx
 from onnxtape.dtypes import is_float
@@ -49,6 +52,9 @@ __all__ = [
 _FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
 
+#: So many 64-bit numbers are drawn at once, a megabyte.
+_BLOCK = 1 << 17
+
 Seed = int | SeedGenerator | FixedStream | None
 
 
@@ -85,6 +91,25 @@ def _whole(shape: Any, seed: Seed) -> Tensor:
     return _joined(*_lanes(shape, seed), shape)
 
 
+def _in_blocks(shape: Any, seed: Seed, draw: Callable[[Any, Seed], Tensor]) -> Tensor:
+    """`draw(shape, seed)`, which makes each number of one lane alone; eagerly, of many numbers,
+    block by block: between its operations these take several times the memory of the result, and
+    ONNX Runtime's arena would keep it."""
+    dims = None if context.state.symbolic is not None else B.constant_value(shape_tensor(shape))
+    total = 0 if dims is None else int(np.prod(dims, dtype=np.int64))
+    if dims is None or total <= 2 * _BLOCK:
+        return draw(shape, seed)
+    stream = generator_of(seed)
+    words = (total + 1) // 2
+    begins = range(0, words, _BLOCK)
+    parts = (draw([2 * min(_BLOCK, words - begin)], stream).numpy() for begin in begins)
+    first = next(parts)
+    lanes = np.empty((2, words), first.dtype)
+    for begin, part in zip(begins, itertools.chain([first], parts), strict=True):
+        lanes[:, begin : begin + part.size // 2] = part.reshape(2, -1)
+    return convert_to_tensor(lanes.reshape(-1)[:total].reshape(dims))
+
+
 def _moved(x: Tensor, scale: float, shift: float) -> Tensor:
     """x * scale + shift, each where it does something."""
     if scale != 1:
@@ -108,6 +133,12 @@ def uniform(
     made = _require_float(dtype)
     if maxval < minval:
         raise ValueError(f"uniform: maxval is {maxval}, less than minval, {minval}")
+    return _in_blocks(
+        shape, seed, lambda part, stream: _uniform(part, minval, maxval, made, stream)
+    )
+
+
+def _uniform(shape: Any, minval: float, maxval: float, made: np.dtype[Any], seed: Seed) -> Tensor:
     x = B.op("Mul", _whole(shape, seed), 2.0**-24)
     x = _moved(x, maxval - minval, minval)
     if (minval, maxval) != (0, 1) or made.itemsize < 4:
@@ -130,6 +161,10 @@ def normal(
     Args: as for `uniform`.
     """
     made = _require_float(dtype)
+    return _in_blocks(shape, seed, lambda part, stream: _normal(part, mean, stddev, made, stream))
+
+
+def _normal(shape: Any, mean: float, stddev: float, made: np.dtype[Any], seed: Seed) -> Tensor:
     high, low, total = _lanes(shape, seed)
     # (k + 1) / 2^24 lies in (0, 1], so its logarithm is finite.
     radius = B.op("Log", B.op("Mul", B.op("Add", high, 1.0), 2.0**-24))
@@ -157,10 +192,14 @@ def truncated_normal(
     """
     made = _require_float(dtype)
     bound = math.erf(math.sqrt(2.0))
-    u = uniform(shape, -bound, bound, seed=seed)
-    # |u| < erf(sqrt 2) is within the central branch of the approximation.
-    z = B.op("Mul", erfinv_central(u), u)
-    return B.cast(_moved(z, math.sqrt(2.0) * stddev, mean), made)
+
+    def draw(part: Any, stream: Seed) -> Tensor:
+        u = _uniform(part, -bound, bound, _FLOAT32, stream)
+        # |u| < erf(sqrt 2) is within the central branch of the approximation.
+        z = B.op("Mul", erfinv_central(u), u)
+        return B.cast(_moved(z, math.sqrt(2.0) * stddev, mean), made)
+
+    return _in_blocks(shape, seed, draw)
 
 
 def randint(

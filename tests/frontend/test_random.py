@@ -65,6 +65,19 @@ def test_uniform_bits(shape: tuple[int, ...], seed: int) -> None:
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
+@pytest.mark.parametrize("size", [33, 64, 65, 100])
+@pytest.mark.parametrize("name", ["uniform", "normal", "truncated_normal"])
+def test_the_same_bits_in_blocks(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = getattr(ot.random, name)
+    whole, blocks = ot.random.SeedGenerator(3), ot.random.SeedGenerator(3)
+    expected = draw((size,), seed=whole).numpy()
+    with monkeypatch.context() as patch:
+        patch.setattr(random, "_BLOCK", 16)
+        np.testing.assert_array_equal(draw((size,), seed=blocks), expected)
+        assert draw((size, 3), dtype="float16", seed=5).shape == (size, 3)
+    np.testing.assert_array_equal(blocks.state, whole.state)
+
+
 def test_a_stream_goes_on_where_it_was() -> None:
     generator = random.SeedGenerator(5)
     drawn, counter = [], 0
