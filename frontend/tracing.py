@@ -19,6 +19,7 @@ from onnxtape.compiler.errors import located
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.notes import cloned
 from onnxtape.compiler.passes import GraphPass, run_passes
+from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
@@ -298,6 +299,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         RemoveDeadCode(),
         FoldConstants(_evaluate),
         Simplify(),
+        LeaveBroadcasting(),
         EliminateCommonSubexpressions(),
         SinkTransposes(),
         FoldScale(),

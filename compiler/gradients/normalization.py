@@ -198,10 +198,13 @@ class _Batch:
         x, scale, _, mean, variance = (b.cast(n.required(i), self.dtype) for i in range(5))
         self.count = _count(b, x, [0, *range(2, self.rank)])
         training = n.attribute("training_mode", 0)
-        if training:
+        known = _batch_statistics(b, n) if training else None
+        if known is not None:
+            mean, variance = (b.cast(value, self.dtype) for value in known)
+        elif training:
             mean = b.op("Div", _channel_sum(b, x, self.rank), self.count)
         self.shifted = b.op("Sub", x, self.spread(mean))
-        if training:
+        if training and known is None:
             squares = _channel_sum(b, b.op("Mul", self.shifted, self.shifted), self.rank)
             variance = b.op("Div", squares, self.count)
         self.inverse = _inverse_std(b, variance, n.attribute("epsilon", 1e-5))
@@ -225,6 +228,18 @@ class _Batch:
             return None
         product = self.b.op("Mul", self.g, self.shifted)
         return self.b.op("Mul", _channel_sum(self.b, product, self.rank), self.inverse)
+
+
+def _batch_statistics(b: B, n: N) -> tuple[Any, Any] | None:
+    """The batch's mean and (biased) variance, where the operator gives them.
+
+    Its running statistics are these if nothing is kept of the old ones. Some providers (CUDA) count
+    one element less in the running variance than in the one that they normalize by.
+    """
+    if n.attribute("momentum", 0.9) != 0.0 or not b.target.is_cpu:
+        return None
+    outputs = b.outputs_of(n, 3)
+    return None if outputs is None else outputs[1:]
 
 
 @gradient("BatchNormalization")

@@ -208,11 +208,13 @@ class BatchNormalization(_Scaled):
             B.cast(self.moving_variance.value, dtype),
             outputs=3,
             epsilon=self.epsilon,
-            momentum=self.momentum,
+            # The batch's own statistics come out then, and the gradient need not compute them.
+            momentum=0.0,
             training_mode=1,
         )
-        self.moving_mean.assign(B.cast(mean, self.moving_mean.dtype))
-        self.moving_variance.assign(B.cast(variance, self.moving_variance.dtype))
+        for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            current = B.cast(current, moving.dtype)
+            moving.assign(moving * self.momentum + current * (1 - self.momentum))
         return B.reshape_like(y, x) if back is None else B.op("Transpose", y, perm=back)
 
 

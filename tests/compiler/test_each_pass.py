@@ -11,6 +11,7 @@ import pytest
 
 from onnxtape.compiler import GraphBuilder
 from onnxtape.compiler.passes import run_passes
+from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
@@ -382,6 +383,44 @@ def test_other_convolutions_stay() -> None:
     graph.outputs.append(b.op("Conv", x, kernels[3], pads=[0, 3, 0, 0]))
     graph.outputs.append(b.op("Conv", x, kernels[3], auto_pad="SAME_UPPER"))
     assert not apply(FewMapsByTransposedConvolutions(), graph)
+
+
+# Broadcasting ------------------------------------------------------------------------------------
+
+
+def test_operators_broadcast_by_themselves() -> None:
+    graph, b = new_graph()
+    x, y = b.input("x", FLOAT32, ("batch", 4)), b.input("y", FLOAT32, ("batch", 4))
+    row, column = b.input("row", FLOAT32, (4,)), b.input("column", FLOAT32, ("batch", 1))
+    wide, tall = b.op("Expand", row, b.op("Shape", x)), b.op("Expand", column, b.op("Shape", x))
+    b.refine_shape(wide, b.shape(x))
+    b.refine_shape(tall, b.shape(x))
+    graph.outputs.extend([b.op("Mul", wide, x), b.op("Sum", x, tall, wide, y)])
+    # Of two that are expanded, one has to stay so; and an Exp broadcasts nothing.
+    graph.outputs.extend([b.op("Add", wide, tall), b.op("Exp", wide)])
+    feeds = feeds_of(graph, 3)
+    before = run(graph, feeds)
+    assert apply(LeaveBroadcasting(), graph)
+    mul, total, both, alone = (v.producer() for v in graph.outputs)
+    assert mul is not None
+    assert total is not None
+    assert both is not None
+    assert alone is not None
+    assert list(mul.inputs) == [row, x]
+    assert list(total.inputs) == [x, column, row, y]
+    assert list(both.inputs) == [row, tall]
+    assert list(alone.inputs) == [wide]
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_gives_the_result_its_shape_stays_expanded() -> None:
+    graph, b = new_graph()
+    row, column = b.input("row", FLOAT32, (4,)), b.input("column", FLOAT32, (3, 1))
+    graph.outputs.append(b.op("Mul", b.op("Expand", row, [3, 4]), 2.0))
+    graph.outputs.append(b.op("Add", b.op("Expand", row, [3, 4]), column))
+    graph.outputs.append(b.op("MatMul", b.op("Expand", row, [3, 4]), b.op("Expand", row, [4, 4])))
+    assert not apply(LeaveBroadcasting(), graph)
 
 
 # Products ----------------------------------------------------------------------------------------

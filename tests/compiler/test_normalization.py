@@ -223,3 +223,17 @@ def test_attention_makes_two_passes_over_the_scores() -> None:
     # ONNX Runtime's products transpose by themselves.
     large = [op for op in large if op != "Transpose"]
     assert sorted(large) == ["MatMul", "MatMul", "Mul", "Softmax", "Sub"]
+
+
+def test_a_batchs_statistics_are_read_where_its_node_gives_them() -> None:
+    """They come out as running statistics of which nothing old is kept."""
+    given = arrays("float32", (6, 3, 4), (3,), (3,), (3,), (3,))
+    options = {"training_mode": 1, "outputs": 3}
+    found, graph = gradients("BatchNormalization", given, **options, momentum=0.0)
+    expected, other = gradients("BatchNormalization", given, **options, momentum=0.5)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
+    sums = [sum(node.op_type == "ReduceSum" for node in g) for g in (graph, other)]
+    assert sums == [4, 8]
+    (node,) = [node for node in graph if node.op_type == "BatchNormalization"]
+    assert len(node.outputs) == 3

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from onnxtape.compiler import VerificationError, differentiate
 from onnxtape.compiler.passes import GraphPass, run_passes
+from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
@@ -33,6 +34,7 @@ PASSES: list[Callable[[], GraphPass]] = [
     ColumnSumsAsProducts,
     FoldScale,
     SinkTransposes,
+    LeaveBroadcasting,
 ]
 
 

@@ -46,8 +46,9 @@ def _batch() -> list[Case]:
         inputs.append(spread(channels, 0.7, 1.5, seed=3))
         attributes = {"epsilon": 1e-3}
         cases.append(Case("BatchNormalization", inputs, attributes))
-        training = {**attributes, "training_mode": 1, "momentum": 0.8}
-        cases.append(Case("BatchNormalization", inputs, training, outputs=3))
+        for momentum in (0.8, 0.0):
+            training = {**attributes, "training_mode": 1, "momentum": momentum}
+            cases.append(Case("BatchNormalization", inputs, training, outputs=3))
     return cases
 
 
