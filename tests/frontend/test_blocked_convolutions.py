@@ -143,11 +143,11 @@ def test_what_does_not_fill_blocks_stays_as_it_is(ran: list[ir.Model]) -> None:
 
 
 def test_any_batch_size(ran: list[ir.Model]) -> None:
-    """A batch that fills no blocks: convolutions are blocked, the kernel's gradient is not."""
+    """Images of zeros fill up the blocks of a batch of any size."""
     w = ot.Variable(spread((3, 3, 16, 16), 1))
     step = descent(lambda x, w: ops.conv(x, w, padding="same"), w)
     compiled = ot.function(step, fallback="error")
-    for batch in (16, 5, 7):
+    for batch in (16, 5, 17, 0):
         x, target = spread((batch, 6, 6, 16), batch), spread((batch, 6, 6, 16), 3)
         start = w.numpy()
         expected = [np.asarray(v) for v in step(x, target)]
@@ -157,7 +157,22 @@ def test_any_batch_size(ran: list[ir.Model]) -> None:
             np.testing.assert_allclose(np.asarray(found), value, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(w.numpy(), after, rtol=1e-4, atol=1e-5)
     assert len(ran) == 2
-    assert blocked(ran[1])["Conv"] == 2
+    assert blocked(ran[1])["Conv"] == 3
+
+
+@pytest.mark.parametrize("batch", [8, 20])
+def test_a_known_batch_that_fills_no_blocks(batch: int, ran: list[ir.Model]) -> None:
+    w = ot.Variable(spread((3, 3, 16, 32), 1))
+    step = descent(lambda x, w: ops.conv(x, w, strides=2, padding="same"), w)
+    compare(step, spread((batch, 8, 6, 16), 2), spread((batch, 4, 3, 32), 3), reads=(w,))
+    assert blocked(ran[0])["Conv"] == 6
+
+
+def test_of_few_images_the_gradient_is_made_of_products(ran: list[ir.Model]) -> None:
+    w = ot.Variable(spread((3, 3, 16, 16), 1))
+    step = descent(lambda x, w: ops.conv(x, w, padding="same"), w)
+    compare(step, spread((2, 6, 6, 16), 2), spread((2, 6, 6, 16), 3), reads=(w,))
+    assert blocked(ran[0])["Conv"] == 2
 
 
 def test_a_bias_and_what_follows(ran: list[ir.Model]) -> None:

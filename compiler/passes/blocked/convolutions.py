@@ -24,8 +24,9 @@ class BlockedConvolutions(GraphPass):
 
     adds = frozenset(
         [
-            *("Concat", "Conv", "ReorderInput", "ReorderOutput", "Reshape", "Slice"),
-            *("Transpose",),
+            *("Concat", "Conv", "ReorderInput", "ReorderOutput", "Reshape", "Slice", "Transpose"),
+            # To fill up blocks.
+            *("Add", "Div", "Max", "Mul", "Pad", "Shape", "Sub"),
         ]
     )
     may_grow = True

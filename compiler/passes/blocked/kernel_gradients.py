@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
@@ -62,13 +61,19 @@ class MarkKernelGradients(GraphPass):
         image, maps = (shape_of(value) for value in composite.inputs)
         if composite.op_type != "KernelGradient" or composite.output.dtype != ir.DataType.FLOAT:
             return False
-        if not is_static(image) or not is_static(maps) or len(image or ()) != 4:
+        if image is None or maps is None or len(image) != 4 or len(maps) != 4:
             return False
-        attributes = composite.attributes
-        batch, outs = known_sizes(composite.inputs[1])[:2]
-        if list(attributes["group"]) != [1] or batch == 0 or batch % self.block:
+        if not is_static(image[1:]) or not is_static(maps[1:]):
             return False
-        return outs % self.block == 0 and _cut(composite) is not None
+        # Images of zeros fill up the last block; where they would be most of it, products are less.
+        if isinstance(image[0], int) and 2 * image[0] < self.block:
+            return False
+        if (
+            list(composite.attributes["group"]) != [1]
+            or known_sizes(composite.inputs[1])[-3] % self.block
+        ):
+            return False
+        return _cut(composite) is not None
 
 
 def _cut(composite: Composite) -> tuple[list[int], list[int]] | None:
@@ -77,11 +82,11 @@ def _cut(composite: Composite) -> tuple[list[int], list[int]] | None:
     Strides may leave the image's end unseen: it is not padded, or the result has to be cut. None
     where the maps do not fit the image.
     """
-    image, maps = (known_sizes(value) for value in composite.inputs)
+    image, maps = (known_sizes(value)[-2:] for value in composite.inputs)
     given = composite.attributes
     pads, larger = list(given["pads"]), [0, 0]
     for i in range(2):
-        size, places, stride = image[2 + i], maps[2 + i], given["strides"][i]
+        size, places, stride = image[i], maps[i], given["strides"][i]
         reach = (given["kernel"][2 + i] - 1) * given["dilations"][i] + 1
         unseen = size + pads[i] + pads[i + 2] - reach - stride * (places - 1)
         if not 0 <= unseen < stride:
@@ -101,24 +106,12 @@ def kernel_gradient(b: BlockedWriter, node: ir.Node) -> ir.Value:
     found = _cut(Composite(node.op_type, (image, maps), node.outputs[0], attributes))
     assert found is not None
     pads, larger = found
-    batch, ins, height, width = known_sizes(image)
-    seen = b.op(
-        "ReorderInput", [b.transpose(image, [1, 0, 2, 3])], [ins, batch, height, width], NCHWC
-    )
-    if any(pads):
-        # Convolutions whose kernels reach over the edge take three times as long. This one, with a
-        # kernel of a single 1 for each channel, copies, on all cores.
-        ones = b.constant(_ones(batch))
-        sizes = [height + pads[0] + pads[2], width + pads[1] + pads[3]]
-        seen = b.op(
-            "Conv",
-            [seen, ones],
-            [ins, batch, *sizes],
-            NCHWC,
-            group=batch,
-            pads=pads,
-            kernel_shape=[1, 1],
-        )
+    batch = (shape_of(image) or ())[0]
+    if isinstance(batch, int) and batch % b.block == 0:
+        seen = _with_edge(b, _as_image(b, image), pads)
+    else:
+        seen = _as_image(b, _filled_up(b, image, pads))
+        maps = _filled_up(b, maps, [0, 0, 0, 0])
     made = b.conv(
         seen,
         _as_kernel(b, maps),
@@ -126,15 +119,49 @@ def kernel_gradient(b: BlockedWriter, node: ir.Node) -> ir.Value:
         strides=attributes["dilations"],
         dilations=attributes["strides"],
     )
-    outs, _, *sizes = attributes["kernel"]
-    table = b.reshape(
-        made, [ins, outs // b.block, *(s + m for s, m in zip(sizes, larger, strict=True)), b.block]
-    )
+    outs, ins, *sizes = attributes["kernel"]
+    whole = [size + more for size, more in zip(sizes, larger, strict=True)]
+    table = b.reshape(made, [ins, outs // b.block, *whole, b.block])
     if any(larger):
-        table = b.op(
-            "Slice", [table, [0, 0], sizes, [2, 3]], [ins, outs // b.block, *sizes, b.block]
-        )
+        shape = [ins, outs // b.block, *sizes, b.block]
+        table = b.op("Slice", [table, [0, 0], sizes, [2, 3]], shape)
     return _in_wanted_order(b, node, table, [outs, ins, *sizes])
+
+
+def _as_image(b: BlockedWriter, image: ir.Value) -> ir.Value:
+    """(n, ins, height, width) as ins blocked images of n channels, whole blocks of them."""
+    turned = b.transpose(image, [1, 0, 2, 3])
+    return b.op("ReorderInput", [turned], shape_of(turned) or (), NCHWC)
+
+
+def _with_edge(b: BlockedWriter, image: ir.Value, pads: list[int]) -> ir.Value:
+    """The blocked image with zeros around it.
+
+    Convolutions whose kernels reach over the edge take three times as long. This one, with a kernel
+    of a single 1 for each channel, copies, on all cores.
+    """
+    if not any(pads):
+        return image
+    count, channels, height, width = known_sizes(image)
+    shape = [count, channels, height + pads[0] + pads[2], width + pads[1] + pads[3]]
+    ones = b.constant(np.ones((channels, 1, 1, 1), np.float32))
+    window = {"group": channels, "pads": pads, "kernel_shape": [1, 1]}
+    return b.op("Conv", [image, ones], shape, NCHWC, **window)
+
+
+def _filled_up(b: BlockedWriter, value: ir.Value, pads: list[int]) -> ir.Value:
+    """(n, channels, height, width) with zeros around it, and images of zeros to fill a block."""
+    batch, channels, height, width = shape_of(value) or ()
+    assert isinstance(height, int)
+    assert isinstance(width, int)
+    top, left, bottom, right = pads
+    shape = [None, channels, height + top + bottom, width + left + right]
+    if isinstance(batch, int):
+        missing = -batch % b.block or (0 if batch else b.block)
+        shape[0] = batch + missing
+        return b.op("Pad", [value, [0, 0, top, left, missing, 0, bottom, right]], shape)
+    ends = [b.integers([0, 0, top, left]), b.missing(value), b.integers([0, bottom, right])]
+    return b.op("Pad", [value, b.op("Concat", ends, [8], axis=0)], shape)
 
 
 def _in_wanted_order(
@@ -163,12 +190,8 @@ def _to_channels_last(node: ir.Node) -> bool:
 
 
 def _as_kernel(b: BlockedWriter, maps: ir.Value) -> ir.Value:
-    """(n, outs, height, width) as blocked kernels of n channels to outs."""
-    batch, outs, height, width = known_sizes(maps)
+    """(n, outs, height, width) as blocked kernels of n channels, whole blocks of them, to outs."""
+    outs, height, width = known_sizes(maps)[-3:]
     block = b.block
-    split = b.reshape(b.blocked(maps), [batch // block, block, outs // block, height, width, block])
-    return b.reshape(b.transpose(split, [2, 0, 3, 4, 1, 5]), [outs, batch, height, width])
-
-
-def _ones(count: int) -> npt.NDArray[np.float32]:
-    return np.ones((count, 1, 1, 1), np.float32)
+    split = b.reshape(b.blocked(maps), [-1, block, outs // block, height, width, block])
+    return b.reshape(b.transpose(split, [2, 0, 3, 4, 1, 5]), [outs, -1, height, width])

@@ -34,6 +34,7 @@ class BlockedWriter:
         self._graph = model.graph
         self._builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         self._blocked: dict[ir.Value, ir.Value] = {}
+        self._missing: dict[str, ir.Value] = {}
         self._node: ir.Node | None = None
 
     def before(self, node: ir.Node) -> None:
@@ -50,10 +51,7 @@ class BlockedWriter:
     ) -> ir.Value:
         """Insert a node with one output, which has this shape and the first input's dtype."""
         assert self._node is not None
-        values = [
-            self._builder.constant(np.asarray(x, np.int64)) if isinstance(x, list) else x
-            for x in inputs
-        ]
+        values = [self.integers(x) if isinstance(x, list) else x for x in inputs]
         first = values[0]
         assert first is not None
         node = ir.Node(
@@ -72,6 +70,23 @@ class BlockedWriter:
 
     def constant(self, array: Any) -> ir.Value:
         return self._builder.constant(array)
+
+    def integers(self, numbers: list[int]) -> ir.Value:
+        return self.constant(np.asarray(numbers, np.int64))
+
+    def missing(self, value: ir.Value) -> ir.Value:
+        """How many images a batch of unknown size lacks to be whole blocks, one at least: (1,)."""
+        name = (shape_of(value) or (None,))[0]
+        found = self._missing.get(name) if isinstance(name, str) else None
+        if found is None:
+            size = self.op("Shape", [value], [1], end=1)
+            size.type = ir.TensorType(ir.DataType.INT64)
+            more = self.op("Add", [size, [self.block - 1]], [1])
+            blocks = self.op("Max", [self.op("Div", [more, [self.block]], [1]), [1]], [1])
+            found = self.op("Sub", [self.op("Mul", [blocks, [self.block]], [1]), size], [1])
+            if isinstance(name, str):
+                self._missing[name] = found
+        return found
 
     def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         """The value in a shape that is known, but for one -1."""
@@ -197,7 +212,7 @@ class BlockedWriter:
         return self.op("Slice", [value, starts, ends, list(used), steps], sizes)
 
     def conv(self, x: ir.Value, kernel: ir.Value, bias: ir.Value | None, **window: Any) -> ir.Value:
-        """A blocked convolution; its result's spatial sizes are left open."""
+        """A blocked convolution by float32 kernels; its result's spatial sizes are left open."""
         batch = (shape_of(x) or (None,))[0]
         outs, _, *sizes = shape_of(kernel) or ()
         shape = [batch, outs, None, None]
