@@ -117,10 +117,7 @@ class _Node:
     def _cut(self, x: Any, rows: int) -> list[Any]:
         """`x` along its first axis, the direction; each part has as many rows."""
         b = self.b
-        halves = [x]
-        if self.count == 2:
-            halves = list(b.op_multi("Split", x, outputs=2, axis=0, num_outputs=2))
-        parts = [b.op("Squeeze", half, [0]) for half in halves]
+        parts = [b.op("Squeeze", half, [0]) for half in _halves(b, x, self.count)]
         return [b.refine_shape(part, (rows, *(b.shape(part) or ())[1:])) for part in parts]
 
     def _joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
@@ -208,10 +205,9 @@ class _Node:
         """Y, Y_h or Y_c."""
         if index > 0:
             return self._states([last[index - 1] for last in self.last])
-        shape = self._shape(self.dims.length, self.dims.batch, self.hidden)
-        rows = [made[0].as_rows(self.b) for made in self.made]
-        y = self._joined([self.b.op("Reshape", x, shape) for x in rows], 1)
-        return self.b.op("Transpose", y, perm=[2, 0, 1, 3]) if self.batch_first else y
+        # (length, directions, H, batch): within a step, a Transpose moves little.
+        y = self._joined([made[0].stacked(self.b) for made in self.made], 1)
+        return self.b.op("Transpose", y, perm=[3, 0, 1, 2] if self.batch_first else [0, 1, 3, 2])
 
     # Backward -------------------------------------------------------------------------------------
 
@@ -255,12 +251,9 @@ class _Node:
         b = self.b
         if grad is None:
             return [None] * self.count
-        turned = b.op("Transpose", grad, perm=[2, 1, 0, 3] if self.batch_first else [1, 0, 2, 3])
-        parts = [turned]
-        if self.count == 2:
-            parts = list(b.op_multi("Split", turned, outputs=2, axis=0, num_outputs=2))
-        parts = [b.op("Reshape", part, [-1, self.hidden]) for part in parts]
-        return [Series.of_rows(b, self.hidden, self.dims, part) for part in parts]
+        turned = b.op("Transpose", grad, perm=[2, 1, 3, 0] if self.batch_first else [1, 0, 3, 2])
+        parts = [b.op("Squeeze", part, [0]) for part in _halves(b, turned, self.count)]
+        return [Series(self.hidden, self.dims, stacked=part) for part in parts]
 
     def _pre(self, d: int, which: int) -> list[Any]:
         """Gradients of pre-activations in blocks, (gates * H, steps * batch)."""
@@ -312,6 +305,13 @@ class _Node:
 
     def _total(self, parts: Sequence[Any]) -> Any:
         return parts[0] if len(parts) == 1 else self.b.op("Sum", *parts)
+
+
+def _halves(b: B, x: Any, count: int) -> list[Any]:
+    """`x` along its first axis, the direction."""
+    if count == 1:
+        return [x]
+    return list(b.op_multi("Split", x, outputs=2, axis=0, num_outputs=2))
 
 
 def _forward(

@@ -123,20 +123,17 @@ class Series:
 
     def stacked(self, b: B) -> Any:
         if self._stacked is None:
-            shape = dims_vector(b, self.rows, self.dims.length, self.dims.batch)
-            apart = b.op("Reshape", _joined(b, self.blocks(b), 1), shape)
-            self._stacked = b.op("Transpose", apart, perm=[1, 0, 2])
+            length, batch = self.dims.length, self.dims.batch
+            if self._each is not None:
+                flat = _joined(b, self._each, 0)
+                stacked = b.op("Reshape", flat, dims_vector(b, length, self.rows, batch))
+                known = (length, self.rows, self.dims.known_batch)
+                self._stacked = b.refine_shape(stacked, known)
+            else:
+                shape = dims_vector(b, self.rows, length, batch)
+                apart = b.op("Reshape", _joined(b, self.blocks(b), 1), shape)
+                self._stacked = b.op("Transpose", apart, perm=[1, 0, 2])
         return self._stacked
-
-    def as_rows(self, b: B) -> Any:
-        """(length * batch, rows)."""
-        return _joined(b, [b.op("Transpose", x, perm=[1, 0]) for x in self.blocks(b)], 0)
-
-    @classmethod
-    def of_rows(cls, b: B, rows: int, dims: Dims, x: Any) -> Series:
-        """The reverse of `as_rows`."""
-        parts = row_blocks(b, x, dims)
-        return cls(rows, dims, blocks=[b.op("Transpose", part, perm=[1, 0]) for part in parts])
 
 
 def _split(b: B, x: Any, count: int, axis: int) -> list[Any]:

@@ -125,6 +125,25 @@ def test_long_sequences_are_not_written_out() -> None:
         np.testing.assert_allclose(found.numpy(), eager.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_one_transpose_turns_all_steps() -> None:
+    layer = ot.layers.LSTM(4, return_sequences=True)
+    layer.build((None, None, 2))
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = layer(x)
+            loss = ot.ops.sum(y * y)
+        return tape.gradient(loss, layer.trainable_weights)
+
+    def transposes(length: int) -> int:
+        compiled = ot.function(step, fallback="error")
+        graph = compiled.get_concrete_function(ot.TensorSpec((3, length, 2))).model.graph
+        assert "Scan" not in {node.op_type for node in graph.node}
+        return sum(node.op_type == "Transpose" for node in graph.node)
+
+    assert transposes(16) == transposes(64)
+
+
 # Dropout ------------------------------------------------------------------------------------------
 
 
