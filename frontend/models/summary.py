@@ -52,6 +52,12 @@ def print_summary(
             trained = "Y" if layer.trainable_weights else "N"
             cells.append(trained if layer.weights else "-")
         table.add_row(*cells)
+    # A graph from elsewhere has weights, and no layers of ours.
+    for weight in [] if rows else model.weights:
+        cells = [rich.markup.escape(weight.path), _shape_text(weight.shape), f"{weight.size:,}"]
+        if show_trainable:
+            cells.append("Y" if weight.trainable else "N")
+        table.add_row(*cells)
 
     trainable = _count(model.trainable_weights)
     frozen = _count(model.non_trainable_weights)

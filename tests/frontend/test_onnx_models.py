@@ -46,6 +46,17 @@ def test_several_outputs_are_found_by_place_and_by_name() -> None:
     np.testing.assert_allclose(traced["a"], np.asarray(a), rtol=1e-6)
 
 
+def test_its_summary_lists_weights() -> None:
+    texts: list[str] = []
+    ot.load_onnx(mlp(), trainable="fc2.*").summary(print_fn=texts.append, show_trainable=True)
+    cells = [line.strip("│ ").split("│") for line in texts[0].splitlines() if "│" in line]
+    rows = [[cell.strip() for cell in row] for row in cells]
+    shapes = [str(array.shape) for array in (W1, B1, W2)]
+    names = ["fc1.weight", "fc1.bias", "fc2.weight"]
+    assert [row[:2] for row in rows] == [list(pair) for pair in zip(names, shapes, strict=True)]
+    assert [row[3] for row in rows] == ["N", "N", "Y"]
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 21])
 def test_old_opsets_are_brought_up(opset: int) -> None:
     nodes = [
