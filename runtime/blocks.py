@@ -28,7 +28,7 @@ class Views:
         members: names of the inputs that are the block's members, as far as the graph has them;
             None in the place of the others.
         results: outputs that are written into the block: name, first element, shape.
-        inputs: inputs that are slices: name, first element, end.
+        inputs: inputs that are slices, as one row: name, first element, end.
         outputs: such outputs.
     """
 
@@ -108,9 +108,9 @@ class BoundBlock:
         for name, start, shape in self._views.results:
             io.bind_ortvalue_output(name, view_of(flat, start, shape))
         for name, start, end in self._views.inputs:
-            io.bind_ortvalue_input(name, view_of(flat, start, (end - start,)))
+            io.bind_ortvalue_input(name, view_of(flat, start, (1, end - start)))
         for name, start, end in self._views.outputs:
-            io.bind_ortvalue_output(name, view_of(flat, start, (end - start,)))
+            io.bind_ortvalue_output(name, view_of(flat, start, (1, end - start)))
         self._bound = flat
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes.scaled_sums import fuse_scaled_sums
 
 #: Variables begin at multiples of so many elements, 64 bytes.
 ALIGNMENT = 16
@@ -23,8 +26,8 @@ class Block:
         members: state inputs, each with the element it begins at. They need not be inputs of the
             graph any more.
         results: outputs that are written there, each with the element it begins at and its shape.
-        inputs: inputs of the graph, or of a share, that are slices of the block: name, first
-            element, end.
+        inputs: inputs of the graph, or of a share, that are slices of the block, as one row: name,
+            first element, end.
         outputs: such outputs.
     """
 
@@ -60,7 +63,7 @@ class Update:
         """Nodes that update the elements of a place, whose slices become the graph's own inputs and
         outputs."""
         begin, end = place
-        shape = ir.Shape([end - begin])
+        shape = ir.Shape([1, end - begin])
         values: dict[int, ir.Value] = {}
         for role, (block, inner) in enumerate(zip(self.blocks, self.template.inputs, strict=False)):
             view = ir.Value(name=f"{self.name}.{role}.{number}", shape=shape, type=inner.type)
@@ -156,6 +159,13 @@ class Shares:
         """
         if not all(n.is_initializer() or n.dtype == ir.DataType.FLOAT for n in numbers):
             return None
+        states = len(update.template.outputs)
+        negated = fuse_scaled_sums(update.template, states, len(update.blocks) - states)
+        numbers = [*numbers, *(_negative(self._graph, numbers[i]) for i in negated)]
+        first = len(update.blocks)
+        for i in reversed(range(len(numbers))):
+            if not update.template.inputs[first + i].uses():
+                del update.template.inputs[first + i], numbers[i]
         block = Block(ALIGNMENT * len(numbers))
         names = [f"{update.name}.number{i}" for i in range(len(numbers))]
         for i, (name, number) in enumerate(zip(names, numbers, strict=True)):
@@ -175,13 +185,33 @@ class Shares:
         return block
 
 
+def _constant(name: str, array: npt.NDArray[Any]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    shape, kind = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
+    return ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
+
+
+def _negative(graph: ir.Graph, number: ir.Value) -> ir.Value:
+    """Minus the number: a constant, or a node at the graph's end."""
+    name = f"{number.name}.negative"
+    if number.const_value is not None and number.is_initializer():
+        return graph.initializers.setdefault(name, _constant(name, -number.const_value.numpy()))
+    found = [use.node for use in number.uses() if use.node.name == name]
+    if found:
+        return found[0].outputs[0]
+    node = ir.Node("", "Neg", [number], name=name)
+    node.outputs[0].name, node.outputs[0].shape = name, number.shape
+    node.outputs[0].type = number.type
+    graph.append(node)
+    return node.outputs[0]
+
+
 def _number(graph: ir.Graph, name: str, number: ir.Value) -> ir.Value:
     """What a share has in the place of a number of the step's graph, constant or not."""
     if number.const_value is not None and number.is_initializer():
-        tensor = ir.tensor(number.const_value.numpy(), name=name)
-        value = ir.Value(name=name, shape=number.shape, type=number.type, const_value=tensor)
+        value = _constant(name, number.const_value.numpy().reshape(1, 1))
         graph.register_initializer(value)
     else:
-        value = ir.Value(name=name, shape=ir.Shape([1]), type=number.type)
+        value = ir.Value(name=name, shape=ir.Shape([1, 1]), type=number.type)
         graph.inputs.append(value)
     return value

@@ -60,10 +60,9 @@ class Adam(FirstAndSecondMoments):
             largest = self._largest[self.state_index(variable)]
             v = B.op("Max", largest.value, v)
             largest.assign(v)
-        step = B.op(
-            "Div", B.op("Mul", m, learning_rate), B.op("Add", B.op("Sqrt", v), self.epsilon)
-        )
-        variable.assign(B.op("Sub", variable.value, step))
+        step = B.op("Div", m, B.op("Add", B.op("Sqrt", v), self.epsilon))
+        # The factor last: a product and a difference may then be one operator where it runs.
+        variable.assign(B.op("Sub", variable.value, B.op("Mul", step, learning_rate)))
 
 
 class AdamW(Adam):

@@ -68,6 +68,13 @@ def execute(node: ir.Node, values: dict[int, Array], buffers: Mapping[str, Array
         for x in operands[2:]:
             result[...] = combine(result, x)
         values[id(out)] = result
+    elif node.op_type == "Gemm":
+        # As ONNX Runtime: the third operand is copied to the result, then the product is added.
+        product, added, result = operands[:2], operands[2], buffer
+        result = np.empty_like(added) if result is None else result
+        result[...] = added
+        result += product[0] @ product[1]
+        values[id(out)] = result
     elif buffer is None:
         function = (ELEMENTWISE | OTHERS)[node.op_type]
         values[id(out)] = function(*operands)

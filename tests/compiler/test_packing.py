@@ -16,6 +16,7 @@ from onnxtape.compiler import GraphBuilder
 from onnxtape.compiler.passes import packing, update_chains
 from onnxtape.compiler.passes.packing import Packed, schedule_packed
 from onnxtape.compiler.passes.pieces import Block
+from onnxtape.compiler.passes.scaled_sums import fuse_scaled_sums
 from tests.compiler.graphs import Array, model_of, new_graph, run
 from tests.compiler.simulation import execute
 
@@ -100,8 +101,8 @@ def run_in_blocks(
             memory[name] = found[state[name]] = part
         for name, (start, shape) in block.results.items():
             buffers[name] = flat[start : start + int(np.prod(shape))].reshape(shape)
-        memory.update({name: flat[start:end] for name, start, end in block.inputs})
-        buffers.update({name: flat[start:end] for name, start, end in block.outputs})
+        memory.update({name: flat[None, start:end] for name, start, end in block.inputs})
+        buffers.update({name: flat[None, start:end] for name, start, end in block.outputs})
     values: dict[int, Array] = {}
     with np.errstate(invalid="ignore"):
         for each in (graph, *(share.graph for share in reversed(packed.shares))):
@@ -282,7 +283,9 @@ def test_shares_of_a_long_update(monkeypatch: pytest.MonkeyPatch) -> None:
     # A number that is computed comes in once for each update.
     assert [sum(name.startswith("update0.0.") for name in names) for names in pieces] == [1] * 4
     assert [sum(".number" in name for name in names) for names in pieces] == [2] * 4
-    assert {op for share in packed.shares for op in operators(share.graph)} == {"Mul", "Add", "Sub"}
+    # w - rate m is one product that is added to w, by a rate that is negative.
+    assert all(operators(s.graph) == ["Mul", "Add", "Gemm"] * 2 for s in packed.shares)
+    assert operators(step.graph).count("Neg") == 1
     # What is short stays, and so does what computes the gradients.
     assert operators(step.graph)[-4:] == ["Mul", "Add", "Mul", "Sub"]
     assert not any(name.startswith(("update0", "update1")) for name in names_of(step.graph))
@@ -290,3 +293,25 @@ def test_shares_of_a_long_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names_of(graph: ir.Graph) -> list[str]:
     return [node.outputs[0].name or "" for node in graph if node.op_type != "Identity"]
+
+
+@pytest.mark.parametrize(
+    ("fused", "make"),
+    [
+        (True, lambda b, w, m, g, s: b.op("Add", b.op("Mul", s, g), w)),
+        (True, lambda b, w, m, g, s: b.op("Sub", w, b.op("Mul", g, s))),
+        # The product is not of a number, is taken from, or is of what may have been overwritten.
+        (False, lambda b, w, m, g, s: b.op("Sub", w, b.op("Mul", g, g))),
+        (False, lambda b, w, m, g, s: b.op("Sub", b.op("Mul", g, s), w)),
+        (False, lambda b, w, m, g, s: b.op("Add", w, b.op("Mul", m, s))),
+    ],
+)
+def test_scaled_sums(fused: bool, make: Callable[..., ir.Value]) -> None:
+    graph, b = new_graph()
+    w, m, g = (b.input(name, FLOAT32, (1, 6)) for name in "wmg")
+    s = b.input("s", FLOAT32, (1, 1))
+    graph.outputs.extend([make(b, w, m, g, s), b.op("Mul", m, g)])
+    negated = fuse_scaled_sums(graph, sources=2, arrays=1)
+    assert ("Gemm" in operators(graph)) == fused
+    assert len(graph.inputs) == 4 + len(negated)
+    assert len(graph) == (2 if fused else 3)
