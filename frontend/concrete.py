@@ -19,11 +19,15 @@ from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
+from onnxtape.compiler.passes import GraphPass
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.packing import Packed, schedule_packed
 from onnxtape.compiler.passes.pieces import Block
+from onnxtape.compiler.passes.products.scaled import ScaledLayers
+from onnxtape.compiler.passes.products.transposed_operands import TransposedOperands
+from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.devices import Place, Places, place_of_state
@@ -311,12 +315,14 @@ def _optimized(
 
 def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
     """The step's graph with what only ONNX Runtime's own CPU kernels know; not to be exported."""
-    block = block_size() if packs_updates(traced, providers) else 0
-    raw = traced.raw
-    if not block or not any(node.op_type in _CONVOLUTIONS for node in raw.graph):
+    if not packs_updates(traced, providers):
         return traced.model
+    block, raw = block_size(), traced.raw
+    products: list[GraphPass] = [TransposedOperands(), WideOperandsFirst(), ScaledLayers()]
+    if not block or not any(node.op_type in _CONVOLUTIONS for node in raw.graph):
+        return traced.rewritten([], products)
     return traced.rewritten(
-        [MarkKernelGradients(block)], [BlockedConvolutions(block), RemoveDeadCode()]
+        [MarkKernelGradients(block)], [BlockedConvolutions(block), *products, RemoveDeadCode()]
     )
 
 

@@ -27,6 +27,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.rematerialize import Rematerialize
+from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
@@ -98,10 +99,12 @@ class TracedStep:
     def rewritten(self, before: list[GraphPass], after: list[GraphPass]) -> ir.Model:
         """Another graph of the step, made by further passes around those that `model` is made by.
 
-        It starts from the graph as traced, unless that has been rewritten to `model` by now.
+        It starts from the graph as traced, unless that has been rewritten to `model` by now; from
+        `model` where nothing comes before.
         """
-        model = cloned(self.raw)
-        run_passes(model, [*before, *self.passes, *after], verify=verify_passes)
+        model = cloned(self.raw if before else self.model)
+        passes = [*before, *self.passes, *after] if before else after
+        run_passes(model, passes, verify=verify_passes)
         return model
 
 
@@ -301,6 +304,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         Simplify(),
         LeaveBroadcasting(),
         EliminateCommonSubexpressions(),
+        RowSumsOfOutputs(),
         SinkTransposes(),
         FoldScale(),
     ]

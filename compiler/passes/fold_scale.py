@@ -24,7 +24,7 @@ class FoldScale(GraphPass):
             if not applies(node, "Mul") or node.outputs[0].is_graph_output():
                 continue
             for product, factor in (node.inputs, node.inputs[::-1]):
-                scale = _number(builder, factor)
+                scale = constant_number(builder, factor)
                 gemm = _lonely_gemm(product)
                 if scale is None or gemm is None or product is None:
                     continue
@@ -38,7 +38,7 @@ class FoldScale(GraphPass):
         return bool(removed)
 
 
-def _number(builder: GraphBuilder, value: ir.Value | None) -> float | None:
+def constant_number(builder: GraphBuilder, value: ir.Value | None) -> float | None:
     """A scalar constant that a float32 attribute holds exactly enough."""
     array = None if value is None else builder.constant_value(value)
     if array is None or array.ndim or not is_floating(array.dtype) or array.dtype.itemsize > 4:
