@@ -87,6 +87,19 @@ CONV = {
     "few channels in": ((16, 8, 8, 3), (3, 3, 3, 16), {"padding": "same"}),
     "one channel in": ((16, 8, 8, 1), (3, 3, 1, 16), {"padding": "same"}),
     "three blocks in": ((16, 8, 8, 48), (3, 3, 48, 16), {"padding": "same"}),
+    "five blocks in": ((16, 8, 8, 80), (3, 3, 80, 16), {"padding": "same"}),
+    "eight blocks in, two in the batch": (
+        (32, 8, 8, 128),
+        (4, 4, 128, 16),
+        {"padding": "same", "strides": 2},
+    ),
+    "many blocks, dilated": (
+        (16, 12, 12, 128),
+        (3, 3, 128, 16),
+        {"padding": "same", "dilation_rate": 2},
+    ),
+    "many blocks, dilated down": ((16, 9, 9, 128), (3, 2, 128, 16), {"dilation_rate": (2, 1)}),
+    "many blocks, an end unseen": ((32, 10, 11, 128), (3, 3, 128, 16), {"strides": (2, 3)}),
     "equal sizes all over": ((16, 16, 16, 16), (16, 16, 16, 16), {"padding": "same"}),
 }
 
@@ -158,6 +171,21 @@ def test_any_batch_size(ran: list[ir.Model]) -> None:
         np.testing.assert_allclose(w.numpy(), after, rtol=1e-4, atol=1e-5)
     assert len(ran) == 2
     assert blocked(ran[1])["Conv"] == 3
+
+
+def test_any_batch_size_of_many_channels() -> None:
+    w = ot.Variable(spread((3, 3, 128, 16), 1))
+    step = descent(lambda x, w: ops.conv(x, w, padding="same"), w)
+    images, maps = (ot.TensorSpec((None, 6, 6, c), "float32") for c in (128, 16))
+    compiled = ot.function(step, input_signature=[images, maps], fallback="error")
+    for batch in (16, 5, 33, 0):
+        x, target = spread((batch, 6, 6, 128), batch), spread((batch, 6, 6, 16), 3)
+        start = w.numpy()
+        step(x, target)
+        after = w.numpy()
+        w.assign(start)
+        compiled(x, target)
+        np.testing.assert_allclose(w.numpy(), after, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [8, 20])

@@ -20,6 +20,7 @@ class BlockedConvolutions(GraphPass):
 
     Args:
         block: the numbers in a block, see `runtime.blocked_layout.block_size`.
+        threads: how many share an operator's work.
     """
 
     adds = frozenset(
@@ -32,11 +33,12 @@ class BlockedConvolutions(GraphPass):
     may_grow = True
     domains: ClassVar[frozenset[str]] = frozenset([NCHWC])
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, threads: int) -> None:
         self.block = block
+        self.threads = threads
 
     def run(self, model: ir.Model) -> bool:
-        writer = BlockedWriter(model, self.block)
+        writer = BlockedWriter(model, self.block, self.threads)
         changed = False
         for node in list(model.graph):
             writer.before(node)

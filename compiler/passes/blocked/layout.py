@@ -27,10 +27,12 @@ class BlockedWriter:
 
     Args:
         block: the numbers in a block of channels.
+        threads: how many share an operator's work.
     """
 
-    def __init__(self, model: ir.Model, block: int) -> None:
+    def __init__(self, model: ir.Model, block: int, threads: int) -> None:
         self.block = block
+        self.threads = threads
         self._graph = model.graph
         self._builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         self._blocked: dict[ir.Value, ir.Value] = {}
