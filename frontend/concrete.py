@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ from onnxtape.runtime.captured import wants_capture, without_capture
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
 from onnxtape.runtime.placement import Placement, placement
 from onnxtape.runtime.providers import primary_provider
-from onnxtape.runtime.session import create_session, get_num_threads, thread_count
+from onnxtape.runtime.session import create_session, thread_count
 from onnxtape.runtime.shares import Share, Shares
 from onnxtape.runtime.step import CompiledStep, StateBinding
 from onnxtape.signature import mismatch
@@ -278,7 +277,6 @@ def _ready_to_run(
         "passes": str([graph_pass.key for graph_pass in traced.passes]),
         "compiler": compiler_fingerprint(),
         "state": str(sorted(outputs.items())),
-        "threads": str(_threads()),
         "packed": str(packs_updates(traced, providers) and thread_count()),
     }
     key = cache_key(parts, providers)
@@ -315,11 +313,6 @@ def _optimized(
     return CachedGraph(b"".join(models), notes)
 
 
-def _threads() -> int:
-    """How many share an operator's work on the CPU."""
-    return get_num_threads() or os.cpu_count() or 1
-
-
 def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
     """The step's graph with what only ONNX Runtime's own CPU kernels know; not to be exported."""
     if not packs_updates(traced, providers):
@@ -330,7 +323,7 @@ def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
         return traced.rewritten([], products)
     return traced.rewritten(
         [MarkKernelGradients(block)],
-        [BlockedConvolutions(block, _threads()), *products, RemoveDeadCode()],
+        [BlockedConvolutions(block, thread_count()), *products, RemoveDeadCode()],
     )
 
 
