@@ -21,6 +21,7 @@ from onnxtape.compiler.errors import (
     UnknownRankError,
     located,
 )
+from onnxtape.compiler.gathered_inputs import with_gathered_inputs
 from onnxtape.compiler.guards import with_guarded_softmax
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.sequences import without_sequences
@@ -76,6 +77,7 @@ def backward(
     if straight_through:
         records = with_straight_through(records)
     seen = with_guarded_softmax(without_sequences(b, records))
+    seen = with_gathered_inputs(b, seen, sources)
     path = _path(b, seen, targets, sources)
     gradients: dict[int, list[V]] = {}
     seeds = [None] * len(targets) if output_gradients is None else output_gradients

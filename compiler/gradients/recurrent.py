@@ -18,13 +18,12 @@ import numpy as np
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.gradients.recurrent_activations import activations
 from onnxtape.compiler.gradients.recurrent_cells import GRU, LSTM, RNN, Cell, add
+from onnxtape.compiler.gradients.recurrent_inputs import Gathered, Given, Inputs
 from onnxtape.compiler.gradients.recurrent_steps import (
-    Dims,
     Series,
     dims_vector,
-    row_blocks,
     run_steps,
-    summed_products,
+    size,
 )
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import Refusal, gradient
@@ -45,14 +44,29 @@ def recurrent(b: B, n: N, *grads: Any) -> list[Any]:
 
     On a bound of `clip` and at the kinks of activation functions, what those operators' rules say.
     """
-    return _Node(b, n).gradients(grads)
+    x = n.required(0)
+    b.known_rank(x, f"{n.op_type}'s gradient")
+    if n.attribute("layout", 0):
+        x = b.op("Transpose", x, perm=[1, 0, 2])
+    return _Node(b, n, Given(b, x, size(b, n.required(1), 2))).gradients(grads)
+
+
+def recurrent_of_rows(places: Any, swapped: bool, b: B, n: N, *grads: Any) -> list[Any]:
+    """The same where the first input is a table (n, features), of which rows are read.
+
+    Args:
+        places: numbers of rows, (length, batch), or (batch, length) if `swapped`.
+    """
+    if swapped:
+        places = b.op("Transpose", places, perm=[1, 0])
+    return _Node(b, n, Gathered(b, n.required(0), places)).gradients(grads)
 
 
 class _Node:
     """A recurrent operator, written out."""
 
-    def __init__(self, b: B, n: N) -> None:
-        self.b, self.n = b, n
+    def __init__(self, b: B, n: N, inputs: Inputs) -> None:
+        self.b, self.n, self.inputs, self.dims = b, n, inputs, inputs.dims
         self.hidden = self._hidden()
         self.batch_first = bool(n.attribute("layout", 0))
         direction = n.attribute("direction", "forward")
@@ -61,11 +75,6 @@ class _Node:
         self.count = len(self.reversed)
         self.cells = self._cells()
         self.dtype = b.dtype(n.required(0))
-        x = n.required(0)
-        b.known_rank(x, f"{n.op_type}'s gradient")
-        self.x = b.op("Transpose", x, perm=[1, 0, 2]) if self.batch_first else x
-        self.dims = Dims(self._size(self.x, 0), self._size(self.x, 1), b.dim(self.x, 1))
-        self.rows = b.op("Reshape", self.x, self._shape(-1, self._size(n.required(1), 2)))
 
     # What the node says ---------------------------------------------------------------------------
 
@@ -101,10 +110,6 @@ class _Node:
         return cells
 
     # Shapes ---------------------------------------------------------------------------------------
-
-    def _size(self, x: Any, axis: int) -> Any:
-        size = self.b.dim(x, axis)
-        return size if isinstance(size, int) else self.b.dim_tensor(x, axis)
 
     def _shape(self, *sizes: Any) -> Any:
         return dims_vector(self.b, *sizes)
@@ -158,7 +163,6 @@ class _Node:
         """The forward pass: what all steps make, by direction."""
         b, n = self.b, self.n
         self.inside, self.outside = self._masks()
-        self.row_blocks = row_blocks(b, self.rows, self.dims)
         gates = self.cells[0].gates
         self.weights, self.recurrent = self._directions(1, gates), self._directions(2, gates)
         initial = [self._columns(n.input(5))]
@@ -173,11 +177,8 @@ class _Node:
                 own, recurrent_bias = b.op_multi(
                     "Split", biases[d], [rows, rows], outputs=2, axis=0
                 )
-                bias = b.op("Unsqueeze", cell.input_bias(b, own, recurrent_bias), [1])
-            products = [
-                b.op("Gemm", self.weights[d], part, bias, transB=1) for part in self.row_blocks
-            ]
-            zx = Series(rows, self.dims, blocks=products)
+                bias = cell.input_bias(b, own, recurrent_bias)
+            zx = self.inputs.products(b, rows, self.weights[d], bias)
             shared = cell.shared(b, self.recurrent[d], recurrent_bias, peepholes[d])
             zeros = b.op(
                 "ConstantOfShape",
@@ -256,55 +257,56 @@ class _Node:
         return [Series(self.hidden, self.dims, stacked=part) for part in parts]
 
     def _pre(self, d: int, which: int) -> list[Any]:
-        """Gradients of pre-activations in blocks, (gates * H, steps * batch)."""
+        """Gradients of pre-activations in blocks."""
         series = self.pre[d]
-        return series[which if which < len(series) else 0].blocks(self.b)
+        return self._blocks(series[which if which < len(series) else 0])
+
+    def _blocks(self, series: Series) -> list[Any]:
+        return self.inputs.blocks(self.b, series)
+
+    def _cut_features(self, blocks: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
+        """Each block along its axis of features; by size, the blocks."""
+        cut: list[Any] = [list(sizes)] if len(set(sizes)) > 1 else []
+        count = len(sizes)
+        options: dict[str, int] = {} if cut else {"num_outputs": count}
+        axis = self.inputs.features
+        parts = [
+            self.b.op_multi("Split", x, *cut, outputs=count, axis=axis, **options) for x in blocks
+        ]
+        return [list(part) for part in zip(*parts, strict=True)]
 
     def _dx(self) -> Any:
-        b, total = self.b, None
-        for d in range(self.count):
-            parts = [b.op("Gemm", pre, self.weights[d], transA=1) for pre in self._pre(d, 0)]
-            rows = parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=0)
-            total = add(b, total, rows)
-        dx = b.op("Reshape", total, b.shape_tensor(self.x))
+        b = self.b
+        dx = self.inputs.gradient(b, [self._pre(d, 0) for d in range(self.count)], self.weights)
         return b.op("Transpose", dx, perm=[1, 0, 2]) if self.batch_first else dx
 
     def _dw(self, d: int) -> Any:
-        return summed_products(self.b, zip(self._pre(d, 0), self.row_blocks, strict=True))
+        return self.inputs.weight_gradient(self.b, self._pre(d, 0))
 
     def _dr(self, d: int) -> Any:
-        b, cell = self.b, self.cells[d]
-
-        def product(pre: Sequence[Any], series: Series) -> Any:
-            return summed_products(b, zip(pre, series.blocks(b), strict=True), transB=1)
-
-        before = self.made[d][1]
+        b, cell, outer = self.b, self.cells[d], self.inputs.outer
+        before = self._blocks(self.made[d][1])
         if not isinstance(cell, GRU) or cell.linear_before_reset:
-            return product(self._pre(d, 1), before)
-        sizes = [2 * self.hidden, self.hidden]
-        parts = [b.op_multi("Split", pre, sizes, outputs=2, axis=0) for pre in self._pre(d, 0)]
-        gates, new = zip(*parts, strict=True)
-        return b.op("Concat", product(gates, before), product(new, self.made[d][-1]), axis=0)
+            return outer(b, self._pre(d, 1), before)
+        gates, new = self._cut_features(self._pre(d, 0), [2 * self.hidden, self.hidden])
+        scaled = self._blocks(self.made[d][-1])
+        return b.op("Concat", outer(b, gates, before), outer(b, new, scaled), axis=0)
 
     def _db(self, d: int) -> Any:
-        sums = [
-            self._total([self.b.op("ReduceSum", pre, [1], keepdims=0) for pre in self._pre(d, i)])
-            for i in range(len(self.pre[d]))
-        ]
-        return self.b.op("Concat", sums[0], sums[-1], axis=0)
+        b = self.b
+        by_input = self.inputs.bias_gradient(b, self._pre(d, 0))
+        recurrent = self.inputs.total(b, self._pre(d, 1)) if len(self.pre[d]) > 1 else by_input
+        return b.op("Concat", by_input, recurrent, axis=0)
 
     def _dp(self, d: int) -> Any:
         b = self.b
-        before, after = (series.blocks(b) for series in self.made[d][-2:])
+        before, after = (self._blocks(series) for series in self.made[d][-2:])
+        di, do, df, _ = self._cut_features(self._pre(d, 0), [self.hidden] * 4)
         sums = []
-        for pre, old, new in zip(self._pre(d, 0), before, after, strict=True):
-            di, do, df, _ = b.op_multi("Split", pre, outputs=4, axis=0, num_outputs=4)
-            products = [b.op("Mul", by, cell) for by, cell in ((di, old), (do, new), (df, old))]
-            sums.append(b.op("ReduceSum", b.op("Concat", *products, axis=0), [1], keepdims=0))
-        return self._total(sums)
-
-    def _total(self, parts: Sequence[Any]) -> Any:
-        return parts[0] if len(parts) == 1 else self.b.op("Sum", *parts)
+        for by, cells in ((di, before), (do, after), (df, before)):
+            products = [b.op("Mul", x, c) for x, c in zip(by, cells, strict=True)]
+            sums.append(self.inputs.total(b, products))
+        return b.op("Concat", *sums, axis=0)
 
 
 def _halves(b: B, x: Any, count: int) -> list[Any]:

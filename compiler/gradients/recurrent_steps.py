@@ -8,7 +8,7 @@ one thread: 17.9 ms written out, 18.9 ms as Scans.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,12 @@ LONGEST_WRITTEN_OUT = 128
 BLOCK = 8
 
 
+def size(b: B, x: Any, axis: int) -> Any:
+    """A dimension (counted from the front) for `dims_vector`."""
+    found = b.dim(x, axis)
+    return found if isinstance(found, int) else b.dim_tensor(x, axis)
+
+
 @dataclass(frozen=True)
 class Dims:
     """The sizes of a sequence: each a number, or a vector of one element that holds it.
@@ -36,6 +42,11 @@ class Dims:
     length: Any
     batch: Any
     known_batch: Dim
+
+    @classmethod
+    def of(cls, b: B, x: Any) -> Dims:
+        """Those of (length, batch, ...)."""
+        return cls(size(b, x, 0), size(b, x, 1), b.dim(x, 1))
 
     def blocks(self, b: B) -> list[Any]:
         """How many steps each block has: `BLOCK` or the rest; all of them for a Scan."""
@@ -78,8 +89,9 @@ class Series:
     """A matrix (rows, batch) for each step.
 
     One by one; in blocks of some steps side by side, (rows, steps * batch), which is what products
-    over all steps take; or stacked, (length, rows, batch), which is what a Scan takes. Each is made
-    of another when it is asked for.
+    over many steps take; stacked, (length, rows, batch), which is what a Scan takes; or as rows of
+    each block, (steps * batch, rows). Each is made of another when it is asked for. Transposes stay
+    within a step: 64 matrices of 512x32 turn in 0.16 ms, one of 512x2048 in 0.76 ms.
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class Series:
     ) -> None:
         self.rows, self.dims = rows, dims
         self._each, self._blocks, self._stacked = each, blocks, stacked
+        self._rows_of_blocks: list[Any] | None = None
 
     def each(self, b: B) -> list[Any]:
         if self._each is None:
@@ -114,26 +127,55 @@ class Series:
                 turned = b.op("Transpose", self._stacked, perm=[1, 0, 2])
                 self._blocks = [b.op("Reshape", turned, [self.rows, -1])]
             else:
-                steps = iter(self._each)
-                self._blocks = [
-                    _joined(b, [next(steps) for _ in range(count)], 1)
-                    for count in self.dims.blocks(b)
-                ]
+                self._blocks = [_joined(b, steps, 1) for steps in self._by_block(b)]
         return self._blocks
+
+    def as_rows(self, b: B) -> list[Any]:
+        """Blocks of (steps * batch, rows)."""
+        if self._rows_of_blocks is None:
+            if self._each is None:
+                stacks = [self.stacked(b)]
+            else:
+                stacks = [self._stack(b, steps) for steps in self._by_block(b)]
+            turned = [b.op("Transpose", stack, perm=[0, 2, 1]) for stack in stacks]
+            self._rows_of_blocks = [b.op("Reshape", x, [-1, self.rows]) for x in turned]
+        return self._rows_of_blocks
+
+    def _by_block(self, b: B) -> list[list[Any]]:
+        assert self._each is not None
+        steps = iter(self._each)
+        return [[next(steps) for _ in range(count)] for count in self.dims.blocks(b)]
 
     def stacked(self, b: B) -> Any:
         if self._stacked is None:
-            length, batch = self.dims.length, self.dims.batch
             if self._each is not None:
-                flat = _joined(b, self._each, 0)
-                stacked = b.op("Reshape", flat, dims_vector(b, length, self.rows, batch))
-                known = (length, self.rows, self.dims.known_batch)
-                self._stacked = b.refine_shape(stacked, known)
+                self._stacked = self._stack(b, self._each)
             else:
-                shape = dims_vector(b, self.rows, length, batch)
+                shape = dims_vector(b, self.rows, self.dims.length, self.dims.batch)
                 apart = b.op("Reshape", _joined(b, self.blocks(b), 1), shape)
                 self._stacked = b.op("Transpose", apart, perm=[1, 0, 2])
         return self._stacked
+
+    def _stack(self, b: B, steps: list[Any]) -> Any:
+        count, batch = len(steps), self.dims.batch
+        stack = b.op("Reshape", _joined(b, steps, 0), dims_vector(b, count, self.rows, batch))
+        return b.refine_shape(stack, (count, self.rows, self.dims.known_batch))
+
+    @classmethod
+    def of_rows(cls, b: B, rows: int, dims: Dims, parts: list[Any]) -> Series:
+        """The reverse of `as_rows`."""
+        stacks = []
+        for part, count in zip(parts, dims.blocks(b), strict=True):
+            apart = b.op("Reshape", part, dims_vector(b, count, dims.batch, rows))
+            stacks.append(b.op("Transpose", apart, perm=[0, 2, 1]))
+        if len(stacks) == 1:
+            return cls(rows, dims, stacked=stacks[0])
+        counts = dims.blocks(b)
+        series = [
+            cls(rows, replace(dims, length=count), stacked=stack)
+            for stack, count in zip(stacks, counts, strict=True)
+        ]
+        return cls(rows, dims, each=[x for one in series for x in one.each(b)])
 
 
 def _split(b: B, x: Any, count: int, axis: int) -> list[Any]:

@@ -144,6 +144,81 @@ def test_one_transpose_turns_all_steps() -> None:
     assert transposes(16) == transposes(64)
 
 
+# Inputs from a table ------------------------------------------------------------------------------
+
+
+def _of_table(layer: Any, ids: Any, compiled: bool, asked: bool = False) -> list[Any]:
+    """Gradients by a table of 5 rows and by the layer's weights; the compiled graph's nodes last.
+
+    Args:
+        asked: also by the rows that are taken from it, which come first.
+    """
+    table = ot.convert_to_tensor(np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32))
+    weights = layer.trainable_weights
+
+    def step(ids: Any, table: Any) -> Any:
+        with ot.GradientTape() as tape:
+            tape.watch(table)
+            x = ot.ops.take(table, ids, axis=0)
+            y = layer(x)
+            loss = ot.ops.sum(y * y)
+        return tape.gradient(loss, [x, table, *weights] if asked else [table, *weights])
+
+    if not compiled:
+        return [*step(ot.convert_to_tensor(ids), table), []]
+    function = ot.function(step, fallback="error")
+    nodes = function.get_concrete_function(ids, table).model.graph.node
+    return [*function(ids, table), nodes]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ot.layers.SimpleRNN(3, return_sequences=True),
+        lambda: ot.layers.GRU(3, return_sequences=True),
+        lambda: ot.layers.GRU(3, reset_after=False, go_backwards=True),
+        lambda: ot.layers.LSTM(3, return_sequences=True),
+        lambda: ot.layers.Bidirectional(ot.layers.LSTM(3)),
+    ],
+)
+@pytest.mark.parametrize("length", [6, 20])
+def test_products_with_a_small_table_are_made_once_for_each_row(make: Any, length: int) -> None:
+    layer = make()
+    layer.build((None, None, 2))
+    ids = np.random.default_rng(1).integers(0, 5, (2, length))
+    *expected, _ = _of_table(layer, ids, compiled=False, asked=True)
+    for compiled in (False, True):
+        *found, nodes = _of_table(layer, ids, compiled)
+        for a, b in zip(found, expected[1:], strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+    # The inputs themselves are never there.
+    gathered = [node for node in nodes if node.op_type == "Gather"]
+    assert gathered
+    inputs = {name for node in gathered for name in node.input}
+    products = {name for node in nodes if node.op_type == "Gemm" for name in node.output}
+    assert inputs & products
+
+
+def test_gathered_inputs_that_somebody_asks_for_stay() -> None:
+    layer = ot.layers.LSTM(3)
+    layer.build((None, None, 2))
+    ids = np.random.default_rng(1).integers(0, 5, (2, 6))
+    *found, _ = _of_table(layer, ids, compiled=True, asked=True)
+    by_inputs, by_table = found[0].numpy(), found[1].numpy()
+    expected = np.zeros_like(by_table)
+    np.add.at(expected, ids, by_inputs)
+    np.testing.assert_allclose(by_table, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_table_of_many_rows_is_gathered_first() -> None:
+    layer = ot.layers.LSTM(3)
+    layer.build((None, None, 2))
+    ids = np.random.default_rng(1).integers(0, 5, (2, 4))
+    *_, nodes = _of_table(layer, ids, compiled=True)
+    products = {name for node in nodes if node.op_type == "Gemm" for name in node.output}
+    assert not any(products & set(n.input) for n in nodes if n.op_type == "Gather")
+
+
 # Dropout ------------------------------------------------------------------------------------------
 
 
