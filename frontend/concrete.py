@@ -22,6 +22,7 @@ from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes import GraphPass
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
+from onnxtape.compiler.passes.costs import estimated_seconds
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.packing import Packed, schedule_packed
 from onnxtape.compiler.passes.pieces import Block
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 #: Steps whose operators are smaller than this, on average, feel what taking memory costs.
 _SMALL_BYTES = 1 << 14
+#: Steps that one thread does in less time, by estimate, do not use a second one: what the threads
+#: write for each other has to move between their caches, which may take more time than it saves.
+_BRIEF_SECONDS = 5e-4
 
 _CONVOLUTIONS = frozenset(["Conv", "ConvTranspose"])
 
@@ -225,6 +229,7 @@ def _compile(traced: TracedStep, place: Place) -> CompiledStep:
             providers,
             optimize=False,
             in_order=True,
+            threads=1 if made.notes["brief"] else None,
             memory_pattern=made.notes["small"],
             spin_between_runs=not apart,
         )
@@ -308,6 +313,7 @@ def _optimized(
         "in_place": sorted(packed.in_place),
         "blocks": [asdict(block) for block in packed.blocks],
         "lengths": [len(model) for model in models],
+        "brief": estimated_seconds(graph) < _BRIEF_SECONDS,
         "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
     }
     return CachedGraph(b"".join(models), notes)

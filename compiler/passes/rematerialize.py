@@ -16,19 +16,17 @@ and the one that computes least again is taken among those that fit.
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
 from onnxtape.compiler.errors import RECOMPUTED
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.operators import RANDOM
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.passes.costs import byte_count, flop_count
 from onnxtape.compiler.subgraphs import captured, graphs_in
 
 #: Seconds for which one would keep a byte: the prices of memory that are tried.
@@ -37,8 +35,6 @@ _PRICES = (3e-10, 5e-10, 1e-9, 2e-9, 4e-9, 1e-6)
 _SEGMENTS = (1, 2, 4, 8)
 #: The machine of the estimates: what is compared is only their ratio.
 _FLOPS_PER_SECOND, _BYTES_PER_SECOND, _SECONDS_PER_NODE = 1e11, 1e10, 1e-6
-#: What stands in for a size that is known only at run time.
-_TYPICAL_SIZE = 64
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 #: Prices and times as whole numbers, in picoseconds.
 _TICKS = 1e12
@@ -128,7 +124,7 @@ class _Joint:
             [self._place[id(p)] for p in _producers(node) if id(p) in self._place]
             for node in self.nodes
         ]
-        self._bytes = [sum(_bytes(o) for o in node.outputs if o.name) for node in self.nodes]
+        self._bytes = [sum(byte_count(o) for o in node.outputs if o.name) for node in self.nodes]
         self._views = {i for i, node in enumerate(self.nodes) if applies(node, *_VIEWS)}
         later: set[int] = set()
         for i, node in enumerate(self.nodes):
@@ -218,8 +214,8 @@ class _Joint:
         node = self.nodes[i]
         if i in self._views:
             return _SECONDS_PER_NODE
-        moved = self._bytes[i] + sum(_bytes(x) for x in node.inputs if x is not None)
-        return _flops(node) / _FLOPS_PER_SECOND + moved / _BYTES_PER_SECOND + _SECONDS_PER_NODE
+        moved = self._bytes[i] + sum(byte_count(x) for x in node.inputs if x is not None)
+        return flop_count(node) / _FLOPS_PER_SECOND + moved / _BYTES_PER_SECOND + _SECONDS_PER_NODE
 
     def peak(self, choice: Choice) -> int:
         """The most bytes that results of nodes take at once, if these nodes run again."""
@@ -321,26 +317,3 @@ def _may_run_again(node: ir.Node) -> bool:
     )
     standard = node.domain in ("", "ai.onnx")
     return standard and not (captured_inside or applies(node, *RANDOM) or graphs_in(node))
-
-
-def _bytes(value: ir.Value) -> int:
-    shape = shape_of(value)
-    if shape is None or value.dtype is None:
-        return 0
-    count = math.prod(d if isinstance(d, int) else _TYPICAL_SIZE for d in shape)
-    return int(count * value.dtype.itemsize)
-
-
-def _flops(node: ir.Node) -> float:
-    """Of matrix products and convolutions; other operators are counted by their bytes."""
-    if not applies(node, "MatMul", "Gemm", "Conv", "ConvTranspose"):
-        return 0
-    sizes: list[Any] = [None if x is None else _bytes(x) // 4 for x in node.inputs[:2]]
-    out = _bytes(node.outputs[0]) // 4
-    if applies(node, "Conv", "ConvTranspose"):
-        kernel = node.inputs[1]
-        shape = None if kernel is None else shape_of(kernel)
-        inner = math.prod(d for d in (shape or ())[1:] if isinstance(d, int))
-        return 2.0 * inner * (out if applies(node, "Conv") else sizes[0])
-    # (m, k) by (k, n): the product of the three sizes is (m k n) squared.
-    return 2.0 * math.sqrt(float(sizes[0]) * float(sizes[1]) * float(out))

@@ -212,3 +212,19 @@ def test_a_step_that_fails_leaves_the_state() -> None:
     with pytest.raises(ot.errors.ExecutionError):
         step(np.int64([0, 9]))
     equal([table.numpy(), bias.numpy()], before)
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(4, 1), (300_000, None)])
+def test_a_brief_step_has_one_thread(
+    rows: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    create = concrete.create_session
+
+    def noted(*args: Any, **options: Any) -> Any:
+        opened.append(options)
+        return create(*args, **options)
+
+    monkeypatch.setattr(concrete, "create_session", noted)
+    Network().step(batch(0, rows))
+    assert opened[-1]["threads"] == threads
