@@ -29,6 +29,7 @@ from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
 from onnxtape.compiler.passes.transposes import SinkTransposes
@@ -309,7 +310,12 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         FoldScale(),
     ]
     if target.is_cpu:
-        passes += [FewMapsByTransposedConvolutions(), SplitSums(), ColumnSumsAsProducts()]
+        passes += [
+            FewMapsByTransposedConvolutions(),
+            SplitSums(),
+            SplitSoftmax(),
+            ColumnSumsAsProducts(),
+        ]
     return [*passes, RemoveDeadCode()]
 
 

@@ -19,6 +19,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.simplify import Simplify
+from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
 from tests.compiler.graphs import BOOL, FLOAT64, INT64, Array, model_of, new_graph, run
 from tests.compiler.pass_checks import apply, conditional, feeds_of, opaque, operators
@@ -461,6 +462,33 @@ def test_sums_on_both_sides_of_what_stays_are_split() -> None:
         graph.outputs.append(b.op("ReduceSum", x, over, keepdims=0))
     graph.outputs.append(b.op("ReduceMax", x, [0, 2]))
     assert not apply(SplitSums(), graph)
+
+
+def test_a_softmax_before_other_axes_is_split() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, ("batch", 3, 4, 5))
+    graph.outputs.append(b.op("Softmax", x, axis=1))
+    graph.outputs.append(b.op("LogSoftmax", x, axis=-3))
+    names = [v.name for v in graph.outputs]
+    feeds = feeds_of(graph, 3)
+    feeds["x"] = 30 * feeds["x"]
+    before = run(graph, feeds)
+    assert apply(SplitSoftmax(), graph)
+    formula = ["ReduceMax", "Sub", "Exp", "ReduceSum"]
+    assert operators(graph) == [*formula, "Div", *formula, "Log", "Sub"]
+    assert [v.name for v in graph.outputs] == names
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_other_softmaxes_stay() -> None:
+    graph, b = new_graph()
+    x, y = b.input("x", FLOAT32, (2, 3, 20)), b.input("y", FLOAT32, (2, 0, 20))
+    z, rows = b.input("z", FLOAT64, (2, 3, 20)), b.input("rows", FLOAT32, (2, 3, "n"))
+    graph.outputs.append(b.op("Softmax", x))
+    graph.outputs.append(b.op("LogSoftmax", b.op("Reshape", x, [3, 5, 8]), axis=1))
+    graph.outputs.extend(b.op("Softmax", value, axis=1) for value in (y, z, rows))
+    assert not apply(SplitSoftmax(), graph)
 
 
 def test_other_sums_stay() -> None:
