@@ -41,6 +41,7 @@ export function readManifest(bytes) {
     state: each(content.state, "'state'", state),
     inference: content.inference === null ? null : inference(content.inference),
     files: files(content.files),
+    failures: failures(content.failures),
   };
   check(manifest);
   return deepFrozen(manifest);
@@ -109,6 +110,18 @@ function files(value) {
     if (!/^[0-9a-f]{64}$/.test(entry.sha256)) {
       throw new ArtifactError(`The sha256 of ${name} in manifest.json is not 64 hexadecimal digits.`);
     }
+  }
+  return value;
+}
+
+/** What it means when nodes of training.onnx fail, by their names; older artifacts say nothing. */
+function failures(value) {
+  if (value === undefined || value === null) return {};
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new ArtifactError("'failures' in manifest.json must be an object.");
+  }
+  for (const [name, meaning] of Object.entries(value)) {
+    text(meaning, `${JSON.stringify(name)} in 'failures'`);
   }
   return value;
 }

@@ -59,6 +59,8 @@ export interface Manifest {
     readonly outputs: readonly TensorEntry[];
   } | null;
   readonly files: Readonly<Record<string, { readonly sha256: string; readonly size: number }>>;
+  /** What it means when nodes of training.onnx fail, by their names. */
+  readonly failures: Readonly<Record<string, string>>;
 }
 
 /** The module onnxruntime-node or onnxruntime-web. */

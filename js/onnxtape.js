@@ -130,7 +130,8 @@ export class TrainingSession {
         feeds[input] = this.#current.get(name);
         if (output !== null) fetches[output] = this.#spare.get(name) ?? null;
       }
-      const found = await run(this.#session, feeds, fetches, "The training step failed");
+      const { failures } = this.manifest;
+      const found = await run(this.#session, feeds, fetches, "The training step failed", failures);
       for (const { name, output } of this.manifest.state) {
         if (output === null) continue;
         const old = this.#current.get(name);
@@ -289,11 +290,14 @@ async function createSession(ort, model, options, file) {
   }
 }
 
-async function run(session, feeds, fetches, failure) {
+/** `meanings`: what it means when a node fails, by the name with which ONNX Runtime says so. */
+async function run(session, feeds, fetches, failure, meanings = {}) {
   try {
     return await session.run(feeds, fetches);
   } catch (error) {
-    throw new ExecutionError(`${failure}: ${error.message ?? error}`, { cause: error });
+    const said = String(error.message ?? error);
+    const known = Object.entries(meanings).find(([name]) => said.includes(`Name:'${name}'`));
+    throw new ExecutionError(`${failure}: ${known ? known[1] : said}`, { cause: error });
   }
 }
 

@@ -82,7 +82,12 @@ for (const name of ["onnxruntime-node", "onnxruntime-web"]) {
           return true;
         });
       }
-      await assert.rejects(session.step({ x, y: y.map(() => 99) }), onnxtape.ExecutionError);
+      await assert.rejects(session.step({ x, y: y.map(() => 99) }), (error) => {
+        assert.ok(error instanceof onnxtape.ExecutionError, error);
+        assert.match(error.message, /^The training step failed: .*target/);
+        assert.ok(!error.message.includes("Non-zero status code"));
+        return true;
+      });
       assert.deepEqual(await session.save(), before);
       const { loss } = await session.step({ x, y });
       assert.ok(Math.abs(loss - truth.losses[0]) < 1e-5);
@@ -179,6 +184,7 @@ describe("where an artifact comes from", () => {
       /must all have different names; used more than once: x/,
     ],
     ["a path as a name", { files: { "../x": { size: 1, sha256: "0".repeat(64) } } }, /plain name/],
+    ["failures that are no texts", { failures: { node: 7 } }, /"node" in 'failures' must be a text/],
     ["a file that is not listed", { files: {} }, /does not list the file training\.onnx/],
     [
       "another dtype",
