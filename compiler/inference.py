@@ -105,6 +105,12 @@ def shape_of(value: ir.Value | None) -> Shape | None:
     return _plain(value.shape.dims)
 
 
+def known_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape as far as it is known, if that is all of it."""
+    shape = shape_of(value)
+    return shape if is_static(shape) else None
+
+
 def _plain(dims: Iterable[int | ir.SymbolicDim]) -> Shape:
     return tuple(d if isinstance(d, int) else d.value for d in dims)
 

@@ -19,11 +19,12 @@ from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
-from onnxtape.compiler.passes import GraphPass
+from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
 from onnxtape.compiler.passes.costs import estimated_seconds
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
+from onnxtape.compiler.passes.early import MakeEarly
 from onnxtape.compiler.passes.packing import Packed, schedule_packed
 from onnxtape.compiler.passes.pieces import Block
 from onnxtape.compiler.passes.products.scaled import ScaledLayers
@@ -31,6 +32,7 @@ from onnxtape.compiler.passes.products.transposed_operands import TransposedOper
 from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
+from onnxtape.compiler.passes.views import MergeViews
 from onnxtape.devices import Place, Places, place_of_state
 from onnxtape.errors import ExecutionError, InputError
 from onnxtape.runtime.blocked_layout import block_size
@@ -302,6 +304,7 @@ def _optimized(
         return None
     late = recomputed_values(model)
     if packs_updates(traced, providers):
+        run_passes(optimized, [MergeViews(late), MakeEarly(late)])
         packed = schedule_packed(optimized, outputs, late, thread_count())
     else:
         packed = Packed(schedule_updates(optimized, outputs, late), [], [])

@@ -155,6 +155,9 @@ def create_session(
     options.log_severity_level = _LOG_FATAL_ONLY
     options.intra_op_num_threads = get_num_threads() if threads is None else threads
     options.inter_op_num_threads = 1
+    # Threads take what is left of an operator in ever smaller parts. Of 131 thousand numbers a Mul
+    # takes 10 microseconds on two threads instead of 17, a step of gpt or resnet 2 percent less.
+    options.add_session_config_entry("session.dynamic_block_base", "1")
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not spin_between_runs:

@@ -13,6 +13,8 @@ from onnxtape.compiler.subgraphs import unlink
 class FoldScale(GraphPass):
     """Folds a multiplication by a constant number into the only Gemm (without C) that feeds it.
 
+    There may be Reshapes between the two.
+
     Measured: one pass over the result less; 4 of 100 microseconds of Adam's update of a 784x64
     kernel.
     """
@@ -47,9 +49,12 @@ def constant_number(builder: GraphBuilder, value: ir.Value | None) -> float | No
 
 
 def _lonely_gemm(value: ir.Value | None) -> ir.Node | None:
-    """The Gemm without C whose result is used once and is not an output."""
-    node = None if value is None else value.producer()
-    if value is None or node is None or not applies(node, "Gemm"):
-        return None
-    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    return None if has_bias or value.is_graph_output() or len(value.uses()) != 1 else node
+    """The Gemm without C whose result, perhaps reshaped, is used once and is not an output."""
+    while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
+        node = value.producer()
+        if node is None or not applies(node, "Gemm", "Reshape"):
+            return None
+        if applies(node, "Gemm"):
+            return None if len(node.inputs) > 2 and node.inputs[2] is not None else node
+        value = node.inputs[0]
+    return None

@@ -511,14 +511,18 @@ def test_other_sums_stay() -> None:
     assert not apply(ColumnSumsAsProducts(), graph)
 
 
-def test_a_scale_is_folded_into_its_product() -> None:
+@pytest.mark.parametrize("shapes", [[], [[5, 2, 2], [2, 10]]])
+def test_a_scale_is_folded_into_its_product(shapes: list[list[int]]) -> None:
     graph, b = new_graph()
     x, w = b.input("x", FLOAT32, (5, 4)), b.input("w", FLOAT32, (4, 4))
-    graph.outputs.append(b.op("Exp", b.op("Mul", b.op("Gemm", x, w, alpha=0.5, transB=1), 0.25)))
+    product = b.op("Gemm", x, w, alpha=0.5, transB=1)
+    for shape in shapes:
+        product = b.op("Reshape", product, shape)
+    graph.outputs.append(b.op("Exp", b.op("Mul", product, 0.25)))
     feeds = feeds_of(graph, 5)
     before = run(graph, feeds)[0]
     assert apply(FoldScale(), graph)
-    assert operators(graph) == ["Gemm", "Exp"]
+    assert operators(graph) == ["Gemm", *["Reshape" for _ in shapes], "Exp"]
     np.testing.assert_allclose(run(graph, feeds)[0], before, rtol=1e-6)
 
 
@@ -534,6 +538,7 @@ def test_scales_that_are_not_the_products_alone_stay() -> None:
             b.op("Exp", b.op("Mul", b.op("Gemm", x, w, alpha=2.0), np.ones(4, np.float32))),
             b.op("Exp", b.op("Mul", b.op("MatMul", x, w), 0.5)),
             b.op("Mul", b.op("Gemm", x, w, alpha=3.0), 0.5),
+            b.op("Exp", b.op("Mul", b.op("Reshape", b.op("Exp", x), [2, 8]), 0.5)),
         ]
     )
     assert not apply(FoldScale(), graph)

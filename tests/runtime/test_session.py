@@ -75,6 +75,7 @@ def test_options(add_model: bytes, tmp_path: Path) -> None:
     assert level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     assert options.intra_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.dynamic_block_base") == "1"
     assert optimized.stat().st_size > 0
     session.run(None, {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)})
     profile = Path(session.end_profiling())

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 
 DOMAIN = "com.microsoft"
@@ -40,12 +39,3 @@ def fuse(model: ir.Model, node: ir.Node) -> None:
     node.domain, node.op_type = DOMAIN, "FusedMatMul"
     node.version = None
     model.opset_imports.setdefault(DOMAIN, 1)
-
-
-def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The value's shape, if all of it is known."""
-    shape = None if value is None else shape_of(value)
-    if shape is None:
-        return None
-    known = tuple(d for d in shape if isinstance(d, int))
-    return known if len(known) == len(shape) else None

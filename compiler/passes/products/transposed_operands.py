@@ -7,8 +7,9 @@ import math
 import onnx_ir as ir
 
 from onnxtape.compiler.errors import RECOMPUTED
+from onnxtape.compiler.inference import known_shape
 from onnxtape.compiler.passes import applies
-from onnxtape.compiler.passes.products import ProductsPass, flag, fuse, is_product, sizes
+from onnxtape.compiler.passes.products import ProductsPass, flag, fuse, is_product
 
 
 class TransposedOperands(ProductsPass):
@@ -72,7 +73,7 @@ def _takes_swapped(node: ir.Node) -> bool:
     def may(user: ir.Node, index: int) -> bool:
         if not is_product(user) or user.inputs[0] is user.inputs[1]:
             return False
-        left, right = (sizes(x) for x in user.inputs)
+        left, right = (known_shape(x) for x in user.inputs)
         if left is None or right is None or len(left) != len(right):
             return False
         return index == 1 or math.prod(left) <= math.prod(right)

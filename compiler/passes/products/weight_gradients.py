@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.inference import known_shape
 from onnxtape.compiler.passes import applies
-from onnxtape.compiler.passes.products import ProductsPass, flag, fuse, sizes
+from onnxtape.compiler.passes.products import ProductsPass, flag, fuse
 
 #: Products of fewer multiplications are not worth another node.
 _LEAST = 1 << 24
@@ -61,7 +62,7 @@ def _is_narrow_first(node: ir.Node) -> bool:
         return False
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         return False
-    left, right = (sizes(x) for x in node.inputs[:2])
+    left, right = (known_shape(x) for x in node.inputs[:2])
     if left is None or right is None:
         return False
     (rows, narrow), (_, wide) = left, right
