@@ -81,6 +81,7 @@ def bound_blocks(
                 [(name, *place) for name, place in layout.results.items() if name in outputs],
                 [view for view in layout.inputs if view[0] in inputs],
                 [view for view in layout.outputs if view[0] in outputs],
+                [view for view in layout.pairs if view[0] in inputs],
             ),
         )
         for layout, block in zip(layouts, blocks, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -303,9 +304,12 @@ def _optimized(
     if optimized is None:
         return None
     late = recomputed_values(model)
+    brief = estimated_seconds(model.graph) < _BRIEF_SECONDS
     if packs_updates(traced, providers):
         run_passes(optimized, [MergeViews(late), MakeEarly(late)])
-        packed = schedule_packed(optimized, outputs, late, thread_count())
+        packed = schedule_packed(
+            optimized, outputs, late, thread_count(), _has_row_kernels(), single=brief
+        )
     else:
         packed = Packed(schedule_updates(optimized, outputs, late), [], [])
     graphs = (optimized, *packed.shares)
@@ -316,10 +320,15 @@ def _optimized(
         "in_place": sorted(packed.in_place),
         "blocks": [asdict(block) for block in packed.blocks],
         "lengths": [len(model) for model in models],
-        "brief": estimated_seconds(graph) < _BRIEF_SECONDS,
+        "brief": brief,
         "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
     }
     return CachedGraph(b"".join(models), notes)
+
+
+def _has_row_kernels() -> bool:
+    """Whether ONNX Runtime has the kernels here that `compiler.passes.stacking` is about."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:

@@ -30,12 +30,14 @@ class Views:
         results: outputs that are written into the block: name, first element, shape.
         inputs: inputs that are slices, as one row: name, first element, end.
         outputs: such outputs.
+        pairs: such inputs as two rows.
     """
 
     members: Sequence[str | None]
     results: Sequence[tuple[str, int, tuple[int, ...]]] = ()
     inputs: Sequence[tuple[str, int, int]] = ()
     outputs: Sequence[tuple[str, int, int]] = ()
+    pairs: Sequence[tuple[str, int, int]] = ()
 
 
 @dataclass(eq=False)
@@ -109,6 +111,8 @@ class BoundBlock:
             io.bind_ortvalue_output(name, view_of(flat, start, shape))
         for name, start, end in self._views.inputs:
             io.bind_ortvalue_input(name, view_of(flat, start, (1, end - start)))
+        for name, start, end in self._views.pairs:
+            io.bind_ortvalue_input(name, view_of(flat, start, (2, (end - start) // 2)))
         for name, start, end in self._views.outputs:
             io.bind_ortvalue_output(name, view_of(flat, start, (1, end - start)))
         self._bound = flat

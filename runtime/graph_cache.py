@@ -36,7 +36,7 @@ _DEFAULT_MEGABYTES = 1000
 _LARGEST_SHARE = 4
 _SUFFIX = ".graph"
 #: Changes with the format of the files.
-_FORMAT = 4
+_FORMAT = 5
 
 
 class CachedGraph(NamedTuple):

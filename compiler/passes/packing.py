@@ -33,6 +33,7 @@ from onnxtape.compiler.passes.pieces import (
     repeated,
 )
 from onnxtape.compiler.passes.schedule import schedule_updates
+from onnxtape.compiler.passes.stacking import Stack
 from onnxtape.compiler.passes.update_chains import LARGE, Chain, update_chains
 
 #: The least number of elements in a piece: enough for two threads, and half a megabyte.
@@ -61,7 +62,12 @@ class Packed(NamedTuple):
 
 
 def schedule_packed(
-    model: ir.Model, state: Mapping[str, str], late: Collection[str] = (), workers: int = 1
+    model: ir.Model,
+    state: Mapping[str, str],
+    late: Collection[str] = (),
+    workers: int = 1,
+    stacks: bool = False,
+    single: bool = False,
 ) -> Packed:
     """Pack the updates of `model` and order its nodes so that state can be updated in place.
 
@@ -71,6 +77,8 @@ def schedule_packed(
         late: see `schedule_updates`.
         workers: how many shares there are of the updates of long blocks; with one worker all
             updates stay in the graph.
+        stacks: lay short blocks out for the products of `Stack`, for processors that have these.
+        single: one thread runs the graph, so use them.
     """
     groups: dict[object, list[Chain]] = {}
     for chain in update_chains(model, state):
@@ -91,11 +99,16 @@ def schedule_packed(
             for source in chain.sources:
                 del left[source.name or ""]
         blocks, scatters = _pack(model.graph, chains, template)
-        packed += blocks
         last += scatters
         update = Update(f"update{count}", template, blocks)
         count += 1
         numbers = chains[0].scalars
+        stack = Stack(update, numbers) if stacks and update.size < 2 * PIECE else None
+        if stack:
+            last += stack.nodes(model.graph, products=single)
+            packed.append(stack.block)
+            continue
+        packed += blocks
         handed = None
         if workers > 1 and update.size >= 2 * PIECE:
             cuts = places(update.size, SHARED_PIECE, MOST_SHARED_PIECES)

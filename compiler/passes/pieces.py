@@ -29,6 +29,7 @@ class Block:
         inputs: inputs of the graph, or of a share, that are slices of the block, as one row: name,
             first element, end.
         outputs: such outputs.
+        pairs: such inputs as two rows.
     """
 
     size: int
@@ -36,6 +37,7 @@ class Block:
     results: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     inputs: list[tuple[str, int, int]] = field(default_factory=list)
     outputs: list[tuple[str, int, int]] = field(default_factory=list)
+    pairs: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ class Shares:
         return block
 
 
-def _constant(name: str, array: npt.NDArray[Any]) -> ir.Value:
+def constant(name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """An initializer, which is not yet part of a graph."""
     tensor = ir.tensor(array, name=name)
     shape, kind = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
     return ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
@@ -195,7 +198,7 @@ def _negative(graph: ir.Graph, number: ir.Value) -> ir.Value:
     """Minus the number: a constant, or a node at the graph's end."""
     name = f"{number.name}.negative"
     if number.const_value is not None and number.is_initializer():
-        return graph.initializers.setdefault(name, _constant(name, -number.const_value.numpy()))
+        return graph.initializers.setdefault(name, constant(name, -number.const_value.numpy()))
     found = [use.node for use in number.uses() if use.node.name == name]
     if found:
         return found[0].outputs[0]
@@ -209,7 +212,7 @@ def _negative(graph: ir.Graph, number: ir.Value) -> ir.Value:
 def _number(graph: ir.Graph, name: str, number: ir.Value) -> ir.Value:
     """What a share has in the place of a number of the step's graph, constant or not."""
     if number.const_value is not None and number.is_initializer():
-        value = _constant(name, number.const_value.numpy().reshape(1, 1))
+        value = constant(name, number.const_value.numpy().reshape(1, 1))
         graph.register_initializer(value)
     else:
         value = ir.Value(name=name, shape=ir.Shape([1, 1]), type=number.type)

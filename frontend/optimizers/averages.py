@@ -55,7 +55,7 @@ class FirstAndSecondMoments(Optimizer):
         scaled = B.op("Mul", gradient, 1.0 - self.beta_1)
         rows = rows_of(gradient) if self.beta_1 and self.beta_2 else None
         if rows is None:
-            square = B.op("Mul", B.op("Mul", scaled, self._square_scale), scaled)
+            square = B.op("Mul", B.op("Mul", scaled, scaled), self._square_scale)
             m = B.op("Add", B.op("Mul", momentum.value, self.beta_1), scaled)
             v = B.op("Add", B.op("Mul", velocity.value, self.beta_2), square)
         else:

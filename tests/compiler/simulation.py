@@ -16,6 +16,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Mul": lambda x, y: x * y,
     "Neg": lambda x: -x,
     "Tanh": np.tanh,
+    "Abs": np.abs,
 }
 OTHERS: dict[str, Callable[..., Any]] = {
     "MatMul": lambda x, y: x @ y,
@@ -75,6 +76,11 @@ def execute(node: ir.Node, values: dict[int, Array], buffers: Mapping[str, Array
         result[...] = added
         result += product[0] @ product[1]
         values[id(out)] = result
+    elif node.op_type == "MatMul" and buffer is not None and operands[0].shape == (1, 2):
+        # As ONNX Runtime's kernel for such products: each column is read before it is written.
+        (first, second), (above, below) = operands[0][0], operands[1]
+        buffer[...] = first * above + second * below
+        values[id(out)] = buffer
     elif buffer is None:
         function = (ELEMENTWISE | OTHERS)[node.op_type]
         values[id(out)] = function(*operands)

@@ -7,6 +7,7 @@ computes must be what the graph means, to the bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -61,14 +62,14 @@ class Step:
 
     def packed(self, workers: int = 1) -> list[Block]:
         """Pack it, compare what it computes then with what it computed before; the blocks."""
-        return self.shared(workers).blocks
+        return self.shared(workers=workers).blocks
 
-    def shared(self, workers: int) -> Packed:
+    def shared(self, **options: Any) -> Packed:
         """The same, with what has become of the graph."""
         feeds = self.feeds()
         names = [v.name or "" for v in self.graph.outputs]
         expected = dict(zip(names, run(self.graph, feeds), strict=True))
-        packed = schedule_packed(model_of(self.graph), self.state, workers=workers)
+        packed = schedule_packed(model_of(self.graph), self.state, **options)
         found = run_in_blocks(self.graph, feeds, self.state, packed)
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -102,6 +103,7 @@ def run_in_blocks(
         for name, (start, shape) in block.results.items():
             buffers[name] = flat[start : start + int(np.prod(shape))].reshape(shape)
         memory.update({name: flat[None, start:end] for name, start, end in block.inputs})
+        memory.update({name: flat[start:end].reshape(2, -1) for name, start, end in block.pairs})
         buffers.update({name: flat[None, start:end] for name, start, end in block.outputs})
     values: dict[int, Array] = {}
     with np.errstate(invalid="ignore"):
@@ -315,3 +317,42 @@ def test_scaled_sums(fused: bool, make: Callable[..., ir.Value]) -> None:
     assert ("Gemm" in operators(graph)) == fused
     assert len(graph.inputs) == 4 + len(negated)
     assert len(graph) == (2 if fused else 3)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_rows_of_one_matrix(single: bool) -> None:
+    """m = 0.9 m + g, w = w - rate |m|, with g, m, |m| and w in rows."""
+    step = Step()
+    b = step.b
+    for number, shape in enumerate(SHAPES):
+        w, m = step.variable(f"w{number}", shape), step.variable(f"m{number}", shape)
+        gradient = tanh_of(b, b.input(f"x{number}", FLOAT32, tuple(shape)))
+        new = b.op("Add", b.op("Mul", m, b.constant(np.float32(0.9))), gradient)
+        step.update(f"m{number}", new)
+        step.update(f"w{number}", b.op("Sub", w, b.op("Mul", b.op("Abs", new), step.rate)))
+    (block,) = step.shared(stacks=True, single=single).blocks
+    assert block.size == 4 * 48
+    firsts = {name: at for name, at in block.members.items() if name.endswith("0")}
+    (gradients,) = {at // 48 for at, _ in block.results.values()}
+    assert gradients == firsts["m0"] // 48 + 1
+    if single:
+        # The factors of w and its step are not constant.
+        assert operators(step.graph)[9:] == ["MatMul", "Abs", "Mul", "Add", "MatMul"]
+        assert {start for _, start, _ in block.pairs} == set(firsts.values())
+    else:
+        assert operators(step.graph)[9:] == ["Mul", "Add", "Abs", "Mul", "Sub"]
+
+
+def test_what_has_no_rows() -> None:
+    """Factors that are not constant, a sum of what is state too, of what two averages take in."""
+    step = Step()
+    for number in (0, 1):
+        b, rate = step.b, step.rate
+        u, v, w = (step.variable(f"{name}{number}", (4,)) for name in "uvw")
+        gradient = tanh_of(b, b.input(f"x{number}", FLOAT32, (4,)))
+        step.update(f"u{number}", b.op("Add", b.op("Mul", u, rate), gradient))
+        new = b.op("Sub", v, gradient)
+        step.update(f"v{number}", new)
+        step.update(f"w{number}", b.op("Add", w, new))
+    blocks = step.shared(stacks=True, single=True).blocks
+    assert operators(step.graph).count("MatMul") == sum(len(block.pairs) for block in blocks) == 1

@@ -105,7 +105,10 @@ def test_the_variables_are_in_one_block(name: str) -> None:
     function = network.step.get_concrete_function(batch(0))
     cells = [len(block.block.cells) for block in function._step._blocks]
     # Accumulated, the gradients of kernels and of biases come out of different operators.
-    assert max(cells) == (2 if name == "accumulated" else len(SHAPES))
+    each = 2 if name == "accumulated" else len(SHAPES)
+    # Their averages lie with them if in rows.
+    assert max(cells) >= each
+    assert max(cells) % each == 0
 
 
 @pytest.mark.parametrize("threads", [2, 3])
