@@ -16,10 +16,11 @@ import pytest
 import onnxtape as ot
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-#: Two of the nine: the others have the same operators, and take longer.
-NAMES = ("inception_v1", "shufflenet")
 #: Those with BatchNormalization, whose statistics are filled with one number too.
-NORMALIZED = ("shufflenet",)
+NORMALIZED = ("densenet121", "inception_v2", "resnet50", "shufflenet")
+#: Those that end without a Softmax.
+SCORES = ("densenet121", "squeezenet")
+NAMES = (*NORMALIZED, "bvlc_alexnet", "inception_v1", "squeezenet", "vgg19", "zfnet512")
 
 
 def start(model: Any, seed: int = 0) -> None:
@@ -32,24 +33,34 @@ def start(model: Any, seed: int = 0) -> None:
             variable.assign(rng.normal(size=shape).astype("f") * scale)
 
 
+def test_these_are_all_of_them() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.onnx")) == sorted(
+        f"light_{n}" for n in NAMES
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_losses_are_finite_and_fall(name: str) -> None:
+def test_a_step_makes_the_loss_smaller(name: str) -> None:
     model = ot.load_onnx(FOLDER / f"light_{name}.onnx")
     start(model)
     (spec,) = [model.input_specs]
     x = np.random.default_rng(1).normal(size=[d or 1 for d in spec.shape]).astype("f")
-    optimizer = ot.optimizers.SGD(1e-3)
+    # Each of SqueezeNet's thousand scores is the mean of 169 places, and nearly the same.
+    optimizer = ot.optimizers.SGD(1.0 if name == "squeezenet" else 1e-3)
 
     @ot.function(fallback="error")
     def step(x: Any) -> Any:
         with ot.GradientTape() as tape:
-            scores = ot.ops.reshape(model(x, training=name in NORMALIZED), (1, -1))
-            loss = ot.ops.mean(ot.losses.sparse_categorical_crossentropy(np.int64([3]), scores))
+            found = ot.ops.reshape(model(x, training=name in NORMALIZED), (1, -1))
+            losses = ot.losses.sparse_categorical_crossentropy(
+                np.int64([3]), found, from_logits=name in SCORES
+            )
+            loss = ot.ops.mean(losses)
         gradients = tape.gradient(loss, model.trainable_variables)
         assert all(g is not None for g in gradients)
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    losses = [float(step(x)) for _ in range(3)]
-    assert np.isfinite(losses).all()
-    assert losses[2] < losses[1] < losses[0]
+    first, second = (float(step(x)) for _ in range(2))
+    assert np.isfinite([first, second]).all()
+    assert second < first
