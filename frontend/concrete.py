@@ -306,7 +306,7 @@ def _optimized(
     late = recomputed_values(model)
     brief = estimated_seconds(model.graph) < _BRIEF_SECONDS
     if packs_updates(traced, providers):
-        run_passes(optimized, [MergeViews(late), MakeEarly(late)])
+        run_passes(optimized, [MergeViews(late), RemoveDeadCode(), MakeEarly(late)])
         packed = schedule_packed(
             optimized, outputs, late, thread_count(), _has_row_kernels(), single=brief
         )

@@ -27,6 +27,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.rematerialize import Rematerialize
+from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_softmax import SplitSoftmax
@@ -311,6 +312,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
     ]
     if target.is_cpu:
         passes += [
+            ThresholdRepairs(),
             FewMapsByTransposedConvolutions(),
             SplitSums(),
             SplitSoftmax(),

@@ -18,6 +18,7 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
 from onnxtape.compiler.passes.fold_scale import FoldScale
+from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
@@ -47,6 +48,36 @@ def test_what_a_subgraph_reads_is_not_dead() -> None:
     graph.outputs.append(conditional(b, c, read, "Sin", "Cos"))
     assert not apply(RemoveDeadCode(), graph)
     assert operators(graph) == ["Exp", "If"]
+
+
+# NaN made zero ------------------------------------------------------------------------------------
+
+
+def test_a_softmax_without_nan_takes_one_operator() -> None:
+    graph, b = new_graph()
+    p = b.op("Softmax", b.input("x", FLOAT32, (2, 3)), axis=-1)
+    graph.outputs.append(b.op("Exp", b.op("Where", b.op("IsNaN", p), b.constant(np.float32(0)), p)))
+    feeds = {"x": np.array([[-np.inf] * 3, [1, 2, -np.inf]], np.float32)}
+    before = run(graph, feeds)[0]
+    assert apply(ThresholdRepairs(), graph)
+    assert operators(graph) == ["Softmax", "IsNaN", "ThresholdedRelu", "Exp"]
+    np.testing.assert_array_equal(run(graph, feeds)[0], before)
+
+
+def test_other_repairs_stay() -> None:
+    graph, b = new_graph()
+    x, y = b.input("x", FLOAT32, (2, 3)), b.input("y", FLOAT64, (2, 3))
+    p, wide = b.op("Softmax", x, axis=-1), b.op("Softmax", y, axis=-1)
+    zero, one = (b.constant(np.float32(k)) for k in (0, 1))
+    repairs = [
+        b.op("Where", b.op("IsNaN", x), zero, x),
+        b.op("Where", b.op("IsNaN", p), one, p),
+        b.op("Where", b.op("IsNaN", x), zero, p),
+        b.op("Where", b.op("IsNaN", p), p, zero),
+        b.op("Where", b.op("IsNaN", wide), b.constant(np.float64(0)), wide),
+    ]
+    graph.outputs.extend(b.op("Exp", repair) for repair in repairs)
+    assert not apply(ThresholdRepairs(), graph)
 
 
 # Common subexpressions ---------------------------------------------------------------------------
