@@ -25,6 +25,9 @@ from onnxtape.compiler.gradients.recurrent_steps import (
 
 B = Builder[Any]
 
+#: Rows are turned and moved by whole blocks, which two threads share where these are large enough.
+_BLOCK_OF_ROWS = 32
+
 
 class Inputs(abc.ABC):
     """The inputs of all steps.
@@ -119,7 +122,7 @@ class Gathered(Inputs):
 
     def __init__(self, b: B, table: Any, places: Any) -> None:
         self.table = table
-        self.dims = Dims.of(b, places)
+        self.dims = Dims.of(b, places, _BLOCK_OF_ROWS)
         # ScatterND takes int64 only.
         flat = b.op("Reshape", b.cast(places, np.dtype(np.int64)), [-1, 1])
         self._places = row_blocks(b, flat, self.dims)

@@ -37,23 +37,25 @@ class Dims:
 
     Attributes:
         known_batch: what is known of the batch size, a symbol perhaps.
+        block: so many steps are in a block.
     """
 
     length: Any
     batch: Any
     known_batch: Dim
+    block: int = BLOCK
 
     @classmethod
-    def of(cls, b: B, x: Any) -> Dims:
+    def of(cls, b: B, x: Any, block: int = BLOCK) -> Dims:
         """Those of (length, batch, ...)."""
-        return cls(size(b, x, 0), size(b, x, 1), b.dim(x, 1))
+        return cls(size(b, x, 0), size(b, x, 1), b.dim(x, 1), block)
 
     def blocks(self, b: B) -> list[Any]:
-        """How many steps each block has: `BLOCK` or the rest; all of them for a Scan."""
+        """How many steps each block has: `block` or the rest; all of them for a Scan."""
         if not written_out(b, self):
             return [self.length]
-        full, rest = divmod(self.length, BLOCK)
-        return [BLOCK] * full + ([rest] if rest or not full else [])
+        full, rest = divmod(self.length, self.block)
+        return [self.block] * full + ([rest] if rest or not full else [])
 
 
 def dims_vector(b: B, *sizes: Any) -> Any:

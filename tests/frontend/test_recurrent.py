@@ -181,7 +181,7 @@ def _of_table(layer: Any, ids: Any, compiled: bool, asked: bool = False) -> list
         lambda: ot.layers.Bidirectional(ot.layers.LSTM(3)),
     ],
 )
-@pytest.mark.parametrize("length", [6, 20])
+@pytest.mark.parametrize("length", [6, 40])
 def test_products_with_a_small_table_are_made_once_for_each_row(make: Any, length: int) -> None:
     layer = make()
     layer.build((None, None, 2))
