@@ -44,6 +44,8 @@ MOST_PIECES = 64
 #: cache of a core.
 SHARED_PIECE = 1 << 15
 MOST_SHARED_PIECES = 512
+#: Blocks of fewer elements are updated before shares would have begun.
+LEAST_SHARED = 1 << 20
 
 
 class Packed(NamedTuple):
@@ -110,7 +112,7 @@ def schedule_packed(
             continue
         packed += blocks
         handed = None
-        if workers > 1 and update.size >= 2 * PIECE:
+        if workers > 1 and update.size >= LEAST_SHARED:
             cuts = places(update.size, SHARED_PIECE, MOST_SHARED_PIECES)
             handed = shares.add(update, cuts, numbers)
         if handed is not None:

@@ -271,6 +271,7 @@ def test_shares_of_a_long_update(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (packing, "PIECE", 32),
         (packing, "SHARED_PIECE", 16),
+        (packing, "LEAST_SHARED", 64),
         (packing, "LARGE", 64),
         (update_chains, "LARGE", 64),
     ):

@@ -115,8 +115,8 @@ def test_the_variables_are_in_one_block(name: str) -> None:
 def test_the_same_bits_in_shares(
     threads: int, monkeypatch: pytest.MonkeyPatch, unpacked: Callable[..., Network]
 ) -> None:
-    for module, name in ((packing, "PIECE"), (packing, "SHARED_PIECE")):
-        monkeypatch.setattr(module, name, 16)
+    for name in ("PIECE", "SHARED_PIECE", "LEAST_SHARED"):
+        monkeypatch.setattr(packing, name, 16)
     monkeypatch.setattr(session, "get_num_threads", lambda: threads)
     packed, apart = Network(), unpacked()
     packed.step(batch(0))
