@@ -40,9 +40,9 @@ from onnxtape.compiler.passes.update_chains import LARGE, Chain, update_chains
 PIECE = 1 << 17
 #: Pieces become longer rather than more.
 MOST_PIECES = 64
-#: The same for a share, which one thread runs: the arrays of a piece, 128 kB each, stay in the
+#: The same for a share, which one thread runs: the arrays of a piece, 256 kB each, stay in the
 #: cache of a core.
-SHARED_PIECE = 1 << 15
+SHARED_PIECE = 1 << 16
 MOST_SHARED_PIECES = 512
 #: Blocks of fewer elements are updated before shares would have begun.
 LEAST_SHARED = 1 << 20
