@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxtape as ot
-from onnxtape import concrete, ops
+from onnxtape import ops
 from onnxtape.runtime.blocked_layout import block_size
 
 NCHWC = "com.microsoft.nchwc"
@@ -22,20 +22,6 @@ NCHWC = "com.microsoft.nchwc"
 pytestmark = pytest.mark.skipif(
     not block_size(), reason="ONNX Runtime has no blocked layout on this processor"
 )
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
-    """The graphs that sessions were given to optimize."""
-    models: list[ir.Model] = []
-    made = concrete._model_to_run
-
-    def noted(*args: Any) -> ir.Model:
-        models.append(made(*args))
-        return models[-1]
-
-    monkeypatch.setattr(concrete, "_model_to_run", noted)
-    return models
 
 
 def blocked(model: ir.Model) -> Counter[str]:

@@ -7,24 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import pytest
 
 import onnxtape as ot
-from onnxtape import concrete, ops
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
-    """The graphs that sessions were given to optimize."""
-    models: list[ir.Model] = []
-    made = concrete._model_to_run
-
-    def noted(*args: Any) -> ir.Model:
-        models.append(made(*args))
-        return models[-1]
-
-    monkeypatch.setattr(concrete, "_model_to_run", noted)
-    return models
+from onnxtape import ops
 
 
 def _perm(node: ir.Node) -> tuple[int, ...]:
