@@ -52,13 +52,14 @@ The exit status is 1 when a framework failed, when losses disagree or when nothi
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import document, machine, report, workloads
 from benchmarks.footprint import Interpreter
-from benchmarks.harness import run
+from benchmarks.harness import Result, run
 from benchmarks.peers import PEERS
 
 
@@ -137,7 +138,18 @@ def main(argv: list[str] | None = None) -> int:
             )
         report.show(console, result)
         results[name] = result
+        # After each: a run that is cut off has not measured for nothing.
+        _write(arguments, description, results)
     report.overview(console, results)
+    return 0 if all(result.sound for result in results.values()) else 1
+
+
+def _write(
+    arguments: argparse.Namespace,
+    description: Mapping[str, str | int | float],
+    results: Mapping[str, Result],
+) -> None:
+    """Write the files that were asked for."""
     if arguments.docs is not None:
         document.write(arguments.docs, description, results, arguments.rounds)
     if arguments.json is not None:
@@ -148,7 +160,6 @@ def main(argv: list[str] | None = None) -> int:
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    return 0 if all(result.sound for result in results.values()) else 1
 
 
 if __name__ == "__main__":
