@@ -4,8 +4,9 @@ A generator makes images of noise, a discriminator tells them from real ones, an
 the other. Two models, two tapes, two optimizers and the random numbers are one compiled step, whose
 graph serves every batch size. A picture of generated digits is written after each epoch.
 
-Blots come first, strokes after some hundred steps, digits after thousands: Keras's guide speaks of
-at least 20 epochs over all 70,000 digits, which are 22,000 steps of 64.
+Blots come first, strokes after some hundred steps. On 10,000 of MNIST's digits, 157 steps an epoch,
+strokes were like those of digits after ten epochs, and twos, threes and eights could be read after
+twenty; in between, for an epoch, they fell apart again.
 
     python examples/guide_5_dcgan.py                     scikit-learn's digits
     python examples/guide_5_dcgan.py --data mnist.npz    MNIST, in Keras's file
