@@ -20,6 +20,8 @@ FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 NORMALIZED = ("densenet121", "inception_v2", "resnet50", "shufflenet")
 #: Those that end without a Softmax.
 SCORES = ("densenet121", "squeezenet")
+#: Those for which the one example is learned after a step: no loss is left to make smaller.
+AT_ONCE = ("bvlc_alexnet", "vgg19", "zfnet512")
 NAMES = (*NORMALIZED, "bvlc_alexnet", "inception_v1", "squeezenet", "vgg19", "zfnet512")
 
 
@@ -40,7 +42,7 @@ def test_these_are_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_makes_the_loss_smaller(name: str) -> None:
+def test_losses_are_finite_and_fall(name: str) -> None:
     model = ot.load_onnx(FOLDER / f"light_{name}.onnx")
     start(model)
     (spec,) = [model.input_specs]
@@ -61,6 +63,7 @@ def test_a_step_makes_the_loss_smaller(name: str) -> None:
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    first, second = (float(step(x)) for _ in range(2))
-    assert np.isfinite([first, second]).all()
-    assert second < first
+    losses = [float(step(x)) for _ in range(2 if name in AT_ONCE else 3)]
+    assert np.isfinite(losses).all()
+    assert losses[1] < losses[0]
+    assert name in AT_ONCE or losses[2] < losses[1]
