@@ -61,6 +61,13 @@ def descent(apply: Any, w: ot.Variable) -> Any:
     return step
 
 
+def compare_descent(apply: Any, image: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    """Compare a step of descent from an image and a kernel of these shapes."""
+    w, x = ot.Variable(spread(kernel, 1)), spread(image, 2)
+    target = spread(tuple(apply(x, w).shape), 3)
+    compare(descent(apply, w), x, target, reads=(w,))
+
+
 CONV = {
     "3x3": ((16, 9, 9, 16), (3, 3, 16, 32), {"padding": "same"}),
     "valid": ((16, 9, 8, 32), (3, 2, 32, 16), {}),
@@ -93,14 +100,7 @@ CONV = {
 @pytest.mark.parametrize("name", CONV)
 def test_a_convolution_and_its_gradients(name: str, ran: list[ir.Model]) -> None:
     image, kernel, options = CONV[name]
-    w = ot.Variable(spread(kernel, 1))
-
-    def apply(x: Any, w: Any) -> Any:
-        return ops.conv(x, w, **options)
-
-    x = spread(image, 2)
-    target = spread(tuple(apply(x, w).shape), 3)
-    compare(descent(apply, w), x, target, reads=(w,))
+    compare_descent(lambda x, w: ops.conv(x, w, **options), image, kernel)
     assert blocked(ran[0])["Conv"] >= 2
     # Neither products nor convolutions in the plain layout are left but those of few channels.
     plain = Counter(n.op_type for n in ran[0].graph if not n.domain)
@@ -120,14 +120,7 @@ TRANSPOSED = {
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_a_transposed_convolution_and_its_gradients(name: str, ran: list[ir.Model]) -> None:
     image, kernel, options = TRANSPOSED[name]
-    w = ot.Variable(spread(kernel, 1))
-
-    def apply(x: Any, w: Any) -> Any:
-        return ops.conv_transpose(x, w, **options)
-
-    x = spread(image, 2)
-    target = spread(tuple(apply(x, w).shape), 3)
-    compare(descent(apply, w), x, target, reads=(w,))
+    compare_descent(lambda x, w: ops.conv_transpose(x, w, **options), image, kernel)
     assert not any(node.op_type == "ConvTranspose" for node in ran[0].graph)
     assert blocked(ran[0])["Conv"] >= 3
 

@@ -8,11 +8,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import is_static
-from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.inference import known_shape, shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 from onnxtape.compiler.passes.blocked.kernel_gradients import DOMAIN, kernel_gradient
-from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter, known_sizes
+from onnxtape.compiler.passes.blocked.layout import NCHWC, BlockedWriter
 
 
 class BlockedConvolutions(GraphPass):
@@ -94,10 +93,10 @@ def _window(node: ir.Node, kernel: list[int]) -> _Window | None:
 def _kernel_sizes(node: ir.Node) -> list[int] | None:
     """The sizes of a float32 kernel with two spatial axes, all known; else None."""
     w = node.inputs[1]
-    shape = None if w is None else shape_of(w)
+    shape = known_shape(w)
     if w is None or w.dtype != ir.DataType.FLOAT or shape is None or len(shape) != 4:
         return None
-    return known_sizes(w) if is_static(shape) else None
+    return list(shape)
 
 
 def _conv(b: BlockedWriter, node: ir.Node) -> ir.Value | None:

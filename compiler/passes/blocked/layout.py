@@ -18,7 +18,7 @@ NCHWC = "com.microsoft.nchwc"
 
 
 def known_sizes(value: ir.Value) -> list[int]:
-    """The sizes of a value of which all are known."""
+    """The sizes of a value that are known: all of them, or all but the batch's."""
     return [d for d in shape_of(value) or () if isinstance(d, int)]
 
 
