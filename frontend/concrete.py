@@ -335,9 +335,11 @@ def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
     """The step's graph with what only ONNX Runtime's own CPU kernels know; not to be exported."""
     if not packs_updates(traced, providers):
         return traced.model
-    block, raw = block_size(), traced.raw
     products: list[GraphPass] = [TransposedOperands(), WideOperandsFirst(), ScaledLayers()]
-    if not block or not any(node.op_type in _CONVOLUTIONS for node in raw.graph):
+    # Finding the size opens a session: only where it matters.
+    convolves = any(node.op_type in _CONVOLUTIONS for node in traced.raw.graph)
+    block = block_size() if convolves else 0
+    if not block:
         return traced.rewritten([], products)
     return traced.rewritten(
         [MarkKernelGradients(block)],
