@@ -16,7 +16,7 @@ from onnxtape.arguments import Arguments, Recent
 from onnxtape.errors import FallbackWarning
 from onnxtape.input_signature import InputSignature
 from onnxtape.signature import resolve_spec, with_batch_dimension
-from onnxtape.traces import CannotCompileError, Traces
+from onnxtape.traces import CannotCompileError, Traces, may_lack_values
 
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
@@ -289,6 +289,8 @@ class Function:
         try:
             return self._traces.for_shapes(arguments, names, wanted)
         except Exception as error:
+            if not may_lack_values(error):
+                raise
             # What is wrong for another reason than the sizes is wrong with exact ones too.
             concrete = self.get_concrete_function(*args, **kwargs)
             warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,14 @@ from onnxtape.arguments import Arguments
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.target import Target
 from onnxtape.devices import Place, current
-from onnxtape.errors import ExecutionError, TracingError
+from onnxtape.errors import (
+    DtypeError,
+    ExecutionError,
+    GradientError,
+    ModelError,
+    ShapeError,
+    TracingError,
+)
 from onnxtape.input_signature import InputSignature
 from onnxtape.signature import Family, generalize, mismatch
 from onnxtape.tensor import Tensor
@@ -33,6 +41,27 @@ class CannotCompileError(Exception):
         self.cause = cause
         self.file = file
         self.line = line
+
+
+def may_lack_values(error: Exception) -> bool:
+    """Whether an error may be due to what is not known while tracing: sizes, or numbers.
+
+    What the user's Python raises may be, and what is refused on purpose. What breaks in the
+    compiler, or once the graph is there, is a defect, which a trace for exact sizes would hide.
+    """
+    if isinstance(error, CannotCompileError):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [frame.f_globals.get("__name__", "") for frame in frames]
+    if "onnxtape.concrete" in modules:
+        return False
+    if isinstance(error, (DtypeError, GradientError, ModelError, ShapeError)):
+        return True
+    if not modules[-1].startswith("onnxtape."):
+        inner = [name for name in modules if name.startswith("onnxtape.")]
+        return not inner[-1].startswith("onnxtape.compiler.")
+    ours = modules[-1].startswith("onnxtape.compiler.")
+    return isinstance(error, (TypeError, ValueError)) and not ours
 
 
 class Traces:
@@ -110,10 +139,12 @@ class Traces:
             promoted = Arguments(arguments.args, self.number_is_input)
             try:
                 return promoted, self._find_trace(promoted)
-            except Exception:
+            except Exception as error:
+                self._number_inputs -= changed
+                if not may_lack_values(error):
+                    raise
                 # Python needs the number itself (as a size, a key, in an `if`): a trace for each
                 # value. Whatever else was wrong is wrong with the number too.
-                self._number_inputs -= changed
             concrete = self._find_trace(arguments)
             self._number_constants |= changed
             return arguments, concrete
@@ -164,10 +195,11 @@ class Traces:
         if wanted != exact and not family.static_only:
             try:
                 return self._trace(arguments, names, wanted)
-            except Exception:
+            except Exception as error:
+                if not may_lack_values(error):
+                    raise
                 # Python, or an operator, needs the sizes; what else is wrong, is wrong with exact
                 # ones too, and is raised there: not in here, as if it were another mistake.
-                pass
             concrete = self._trace(arguments, names, exact)
             family.static_only = True
             return concrete
