@@ -72,6 +72,10 @@ class Origins:
         """Whether the exporter has made an initializer from others."""
         return name in self.folded or bool(_COMPUTED.fullmatch(name))
 
+    def is_repeated(self, name: str) -> bool:
+        """Whether the exporter has made an initializer by repeating parts of another one."""
+        return name not in self.parameters and bool(_REPEATED.fullmatch(name))
+
     def is_parameter(self, name: str) -> bool | None:
         """Whether an initializer is trained by the framework; None where nothing is noted."""
         if not self.parameters:
@@ -150,6 +154,8 @@ _OPERATIONS = """
     unbind unsqueeze val view where zeros zeros_like
 """
 _COMPUTED = re.compile(rf"(_\w+|\w+_default|{'|'.join(_OPERATIONS.split())})(_\d+)?")
+
+_REPEATED = re.compile(r"(embedding|expand|index|index_select|repeat)(_\d+)?")
 
 
 def _names(written: str) -> tuple[str, ...]:
@@ -254,22 +260,49 @@ def _key(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
     return array.shape, array.dtype.str, digest
 
 
-def find_repetitions(array: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
-    """Where each element of an array is found first, if its columns are there twice or more.
+def find_repetitions(
+    array: npt.NDArray[Any], *, repeated: bool = False
+) -> npt.NDArray[np.int64] | None:
+    """Where each element of an array is found first, if parts of it are there twice or more.
 
     Exporters compute biases of relative positions, which many pairs of places share, from the table
     that is the parameter. What they share must go on being one weight.
 
+    Args:
+        repeated: whether the exporter has made it by an operation that repeats: equal rows, and
+            equal slices along any axis, are then the same one, but for those of one number only.
+
     Returns:
-        For an array of rank 3 or more, numbers of its elements in its shape: an element's own, or
-        that of the same one in an equal column before. Columns run over all axes but the last two.
-        None where there is less to share than half of it.
+        Numbers of the array's elements in its shape: an element's own, or that of the same one
+        before. Of arrays of rank 3 or more, equal columns, which run over all axes but the last
+        two, are the same, where there are half as many of them or less. None where nothing is.
     """
-    if array.ndim < 3 or array.size == 0:
+    if array.size == 0:
+        return None
+    numbers = np.arange(array.size).reshape(array.shape)
+    if repeated:
+        shared = numbers.reshape(-1, array.shape[-1])
+        numbers = _first_of_equal(array.reshape(shared.shape), shared).reshape(array.shape)
+        for axis in range(array.ndim):
+            moved = np.moveaxis(numbers, axis, 0)
+            numbers = np.moveaxis(_first_of_equal(np.moveaxis(array, axis, 0), moved), 0, axis)
+        if len(np.unique(numbers)) < array.size:
+            return numbers
+    if array.ndim < 3:
         return None
     rows = array.reshape(-1, array.shape[-2] * array.shape[-1])
     _, first, which = np.unique(rows, axis=1, return_index=True, return_inverse=True)
     if not 1 < len(first) <= rows.shape[1] // 2:
         return None
-    numbers = np.arange(array.size).reshape(rows.shape)
-    return numbers[:, first[which.reshape(-1)]].reshape(array.shape)
+    return numbers.reshape(rows.shape)[:, first[which.reshape(-1)]].reshape(array.shape)
+
+
+def _first_of_equal(
+    array: npt.NDArray[Any], numbers: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The numbers of each row, or of the first row that is equal to it and not of one number."""
+    rows = array.reshape(len(array), -1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    source = first[which.reshape(-1)]
+    plain = (rows == rows[:, :1]).all(1)
+    return numbers[np.where(plain, np.arange(len(rows)), source)]

@@ -174,3 +174,61 @@ def test_what_an_exporter_repeats_stays_one_weight(tmp_path: Path, noted: bool) 
     array = onnx.numpy_helper.to_array(written.graph.initializer[1])
     np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
     assert len(np.unique(array)) == table.size
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "index"),
+    [
+        ("embedding_8", W1[:1, :4], np.zeros((5, 3), np.int64)),
+        ("index_1", W1[:, :4], np.int64([[0, 1], [1, 0], [2, 2], [1, 1], [3, 0]])),
+        ("expand", W1[:, :4].reshape(1, 4, 4), np.zeros(5, np.int64)),
+    ],
+)
+def test_rows_that_an_exporter_has_gathered_or_expanded_stay_one_weight(
+    name: str, table: Any, index: Any
+) -> None:
+    """Of fixed sizes: rows of a table at constant positions; what is put before each example."""
+    rows = table[index]
+    proto = model_of(
+        [
+            helper.make_node("Unsqueeze", ["x", "axes"], ["h"]),
+            helper.make_node("Mul", ["h", name], ["logits"]),
+        ],
+        tensors(axes=np.int64([1]), **{name: rows}),
+    )
+    proto.producer_name, factor = "pytorch", np.random.default_rng(1).normal(size=rows.shape)
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> None:
+        with ot.GradientTape() as tape:
+            loss = ot.ops.sum(model(x) * factor.astype("f"))
+        weight.assign_sub(tape.gradient(loss, weight))
+
+    step(X)
+    gradient = np.zeros(table.shape)
+    np.add.at(gradient, index, factor * X[:, None])
+    trained = model.trained_weights()[name]
+    np.testing.assert_allclose(trained, (table - gradient)[index], rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_are_equal_without_being_repeated_stay_apart() -> None:
+    """Rows of one number; and a parameter that has a name like that of an operation."""
+    apart = np.stack([X, X])
+    proto = model_of(
+        [
+            helper.make_node("Add", ["x", "expand_1"], ["h"]),
+            helper.make_node("Add", ["h", "expand"], ["logits"]),
+        ],
+        tensors(expand_1=np.ones((5, 4), "f"), expand=apart),
+    )
+    proto.graph.metadata_props.add(
+        key="pkg.torch.export.ExportedProgram.graph_signature",
+        value="p_e: PARAMETER target='expand'\np_f: PARAMETER target='expand_1'\n",
+    )
+    model = ot.load_onnx(proto, trainable=["expand", "expand_1"])
+    for weight in model.trainable_variables:
+        other = np.arange(np.prod(weight.shape), dtype="f").reshape(weight.shape)
+        weight.assign(other)
+        np.testing.assert_array_equal(model.trained_weights()[weight.path], other)
