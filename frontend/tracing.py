@@ -26,6 +26,7 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
+from onnxtape.compiler.passes.own_statistics import OwnStatistics
 from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
@@ -286,8 +287,9 @@ def _finish(
 def default_passes(target: Target = CPU) -> list[GraphPass]:
     """The passes that a step for this target goes through, in order.
 
-    None of them where the environment variable ONNXTAPE_PASSES is "none", to tell a defect of a
-    pass from any other: the graph is then run as it was traced and differentiated.
+    Where the environment variable ONNXTAPE_PASSES is "none", only those that it cannot do without,
+    to tell a defect of a pass from any other: the graph is then run as it was traced and
+    differentiated.
 
     Raises:
         ValueError: the variable is something else than "none", "all" or empty.
@@ -297,8 +299,10 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         raise ValueError(
             f"the environment variable {_PASSES_VARIABLE} is 'none' or 'all', not {wanted!r}"
         )
+    # Without this one, ONNX Runtime computes something else than the graph says.
+    needed: list[GraphPass] = [OwnStatistics()]
     if wanted == "none":
-        return []
+        return needed
     passes: list[GraphPass] = [
         UseSuperseding(),
         RemoveDeadCode(),
@@ -318,7 +322,7 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
             SplitSoftmax(),
             ColumnSumsAsProducts(),
         ]
-    return [*passes, RemoveDeadCode()]
+    return [*passes, RemoveDeadCode(), *needed]
 
 
 def _evaluate(

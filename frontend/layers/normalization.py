@@ -204,10 +204,8 @@ class BatchNormalization(_Scaled):
             given,
             gamma,
             beta,
-            # Nothing is kept of these; but ONNX Runtime writes the running statistics over what
-            # it is given, so that has to be something that nobody else reads.
-            B.op("Neg", B.cast(self.moving_mean.value, dtype)),
-            B.op("Neg", B.cast(self.moving_variance.value, dtype)),
+            B.cast(self.moving_mean.value, dtype),
+            B.cast(self.moving_variance.value, dtype),
             outputs=3,
             epsilon=self.epsilon,
             # The batch's own statistics come out then, and the gradient need not compute them.

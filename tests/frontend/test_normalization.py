@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import onnxtape as ot
 from onnxtape.engine import emit
+from tests.frontend.onnx_graphs import model_of, tensors
 from tests.reference import parity
 
 
@@ -192,3 +194,44 @@ def test_a_layer_normalization_without_statistics_gets_them_where_it_has_not_run
     np.testing.assert_allclose(run(t), expected, rtol=1e-5, atol=1e-6)
     nodes = run.get_concrete_function(t).model.graph.node
     assert "ReduceMean" not in [node.op_type for node in nodes]
+
+
+def test_one_step_in_inference_and_twice_in_training() -> None:
+    """The gradient is the sum of its parts': ONNX Runtime writes over statistics that it is given.
+
+    A model from elsewhere, where the running statistics are the operator's own outputs.
+    """
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=4).astype("f") for name in ("scale", "bias", "mean")}
+    weights["variance"] = np.float32([0.5, 1, 2, 3])
+    proto = model_of(
+        [helper.make_node("BatchNormalization", ["x", *weights], ["logits"])], tensors(**weights)
+    )
+    batches = rng.normal(size=(3, 8, 4)).astype("f")
+
+    def loss_of(model: Any, which: int) -> Any:
+        y = model(batches[which], training=which > 0)
+        return ot.ops.sum(y**3)
+
+    def gradient_of(*parts: int) -> Any:
+        model = ot.load_onnx(proto, trainable=["scale", "bias"])
+
+        @ot.function(fallback="error")
+        def step() -> Any:
+            with ot.GradientTape() as tape:
+                loss = sum(loss_of(model, part) for part in parts)
+            return tape.gradient(loss, model.trainable_variables)
+
+        return np.stack([np.asarray(g) for g in step()]), model
+
+    parts = [gradient_of(i)[0] for i in range(3)]
+    together, model = gradient_of(0, 1, 2)
+    np.testing.assert_allclose(together, np.sum(parts, 0), rtol=1e-4)
+    mean, variance = weights["mean"], weights["variance"]
+    for batch in batches[1:]:
+        mean, variance = (
+            0.9 * old + 0.1 * new for old, new in ((mean, batch.mean(0)), (variance, batch.var(0)))
+        )
+    found = {v.path: v for v in model.variables}
+    np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["variance"], variance, rtol=1e-4)
