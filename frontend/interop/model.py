@@ -18,6 +18,7 @@ from onnxtape import ops
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import ModelError
+from onnxtape.interop.derived import find_derived
 from onnxtape.interop.graph import (
     constant_of,
     evaluate,
@@ -64,9 +65,9 @@ def load_onnx(
             It may hold If, Loop and Scan.
         trainable: which weights are trained: names, glob patterns, or a function of the name,
             where the names are those of the initializers or of the framework's parameters that the
-            exporter has noted. By default every floating-point one of rank 1 or more that a
-            gradient of the outputs reaches, but for running statistics, sinusoidal codes of
-            positions, and what the exporter has noted to be no parameter.
+            exporter has noted. By default every floating-point one that a gradient of the outputs
+            reaches, but for running statistics, sinusoidal codes of positions, what the exporter
+            has noted to be no parameter, and numbers that it has not noted to be one.
         name: of the model; by default the file's.
 
     Raises:
@@ -110,18 +111,30 @@ class OnnxModel(Adaptable, Model):
                 constants[node.outputs[0]] = constant_of(node)
         budget = Budget(read.name)
         constants |= filled_weights(self._nodes, constants, budget)
-        floating = {k: a for k, a in constants.items() if is_floating(a.dtype) and a.ndim}
-        self._constants = {k: a for k, a in constants.items() if k not in floating}
         self._origins = Origins.of(read.original)
+        floating = {
+            k: a
+            for k, a in constants.items()
+            # A number is a constant, unless the exporter says otherwise.
+            if is_floating(a.dtype) and (a.ndim or self._origins.is_parameter(k))
+        }
+        self._constants = {k: a for k, a in constants.items() if k not in floating}
         for node in self._nodes:
             node.padding = self._origins.padding.get(node.outputs[0])
         self._ties = find_ties(floating)
         reached = reached_by_gradients(self._nodes, self.output_names, constants)
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}
+        tied = {*self._ties, *(tie.to for tie in self._ties.values())}
+        alone = {k: a for k, a in floating.items() if k not in tied}
+        self._derived = find_derived(alone, self._origins)
+        reached |= {derived.of for name, derived in self._derived.items() if name in reached}
         self._weights: dict[str, Variable] = {}
         self._repetitions: dict[str, npt.NDArray[np.int64]] = {}
         for key, array in floating.items():
-            if key not in self._ties:
+            derived = self._derived.get(key)
+            if derived is not None and derived.start is not None:
+                self._weights[derived.of] = Variable(derived.start, key in reached, derived.of)
+            if key not in self._ties and derived is None:
                 parameter = self._origins.is_parameter(key) is not False
                 trained = key in reached and parameter and not is_position_code(array)
                 if trained and self._origins.is_computed(key):
@@ -131,6 +144,10 @@ class OnnxModel(Adaptable, Model):
                         self._repetitions[key] = first
                 self._weights[key] = Variable(array, trained, key)
         self._nodes = [n for n in self._nodes if n.outputs[0] not in constants]
+        for key, derived in self._derived.items():
+            computing, operands = derived.nodes(key)
+            self._nodes = [*computing, *self._nodes]
+            self._constants.update(operands)
         # Now, so that a trace knows the shapes that they say.
         self._nodes = fold_constants(read.name, self._nodes, self._constants, budget)
         note_last_uses(self._nodes, self.output_names)
@@ -204,7 +221,10 @@ class OnnxModel(Adaptable, Model):
 
     @property
     def weight_names(self) -> list[str]:
-        """The names of the floating-point initializers and constants, as in the file."""
+        """The names of the floating-point initializers and constants, as in the file.
+
+        Where the exporter has made one of a parameter, by what can be undone, the parameter's.
+        """
         return list(self._weights)
 
     def set_trainable(self, selection: Selection) -> None:
@@ -230,6 +250,11 @@ class OnnxModel(Adaptable, Model):
             found[name] = found[name].reshape(-1)[first]
         for name, adapter in self._adapters.items():
             found[name] = adapter.added_to(found[name])
+        for name, derived in self._derived.items():
+            found[name] = derived.applied(found[derived.of])
+        for derived in self._derived.values():
+            if derived.start is not None:
+                del found[derived.of]
         for name, tie in self._ties.items():
             array = found[tie.to]
             found[name] = np.ascontiguousarray(array.T) if tie.transposed else array
@@ -297,6 +322,7 @@ class OnnxModel(Adaptable, Model):
         short._adapter_weights = variables_of(short._adapters)
         short._weights = {n: v for n, v in self._weights.items() if n in used}
         short._repetitions = {n: r for n, r in self._repetitions.items() if n in used}
+        short._derived = {n: d for n, d in self._derived.items() if d.of in short._weights}
         short._ties = {n: t for n, t in self._ties.items() if n in needed}
         short._constants = {n: a for n, a in self._constants.items() if n in needed}
         short._specs = [spec for spec in self._specs if spec.name in needed]
@@ -325,6 +351,7 @@ class OnnxModel(Adaptable, Model):
         """What a weight may be called: by its initializers, by the framework's parameters."""
         known = {name: name for name in self._weights}
         known.update((name, tie.to) for name, tie in self._ties.items())
+        known.update((name, derived.of) for name, derived in self._derived.items())
         for name, weight in list(known.items()):
             for parameter in self._origins.of_parameters(name):
                 known.setdefault(parameter, weight)

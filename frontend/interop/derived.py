@@ -1,0 +1,155 @@
+"""Initializers that an exporter has computed from one parameter, computed from it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxtape.interop.graph import Node
+from onnxtape.interop.origins import Origins
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """An initializer that is a function of a weight.
+
+    Attributes:
+        of: the weight's name.
+        steps: operators, each with its second operand, if it has one; the last gives the shape.
+        start: the weight's value, where the file does not hold it.
+    """
+
+    of: str
+    steps: tuple[tuple[str, Array | None], ...]
+    start: Array | None = None
+
+    def nodes(self, name: str) -> tuple[list[Node], dict[str, Array]]:
+        """Nodes that compute it from the weight, and the constants that they read."""
+        nodes, constants, value = [], {}, self.of
+        for i, (op_type, operand) in enumerate(self.steps, 1):
+            inputs = [value]
+            if operand is not None:
+                inputs.append(f"{name}.operand{i}")
+                constants[inputs[1]] = operand
+            value = name if i == len(self.steps) else f"{name}.step{i}"
+            nodes.append(Node(op_type, tuple(inputs), (value,), {}, f"{name} of {self.of}"))
+        return nodes, constants
+
+    def applied(self, weight: Array) -> Array:
+        """What it is for this value of the weight."""
+        value = weight
+        for op_type, operand in self.steps:
+            value = _APPLIED[op_type](value, operand)
+        return value
+
+
+_APPLIED: dict[str, Callable[[Array, Any], Array]] = {
+    "Add": np.add,
+    "Exp": lambda x, _: np.exp(x),
+    "Mul": np.multiply,
+    "Neg": lambda x, _: np.negative(x),
+    "Reshape": np.reshape,
+    "Softplus": lambda x, _: np.logaddexp(x, x.dtype.type(0)),
+}
+# What is undone, by the name that ATen has for it: the operator, and what takes it back.
+_INVERSES: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "exp": ("Exp", np.log),
+    "neg": ("Neg", np.negative),
+    "softplus": ("Softplus", lambda y: y + np.log(-np.expm1(-y))),
+}
+# What moves no element, and what is inside of the exporter's own functions.
+_MOVES = frozenset(("_to_copy", "alias", "clone", "unsqueeze", "val", "view"))
+_INSIDE_SOFTPLUS = re.compile(r"(beta|self_scaled|softplus|threshold|tmp)(_\w+)?")
+
+
+def find_derived(weights: Mapping[str, Array], origins: Origins) -> dict[str, Derived]:
+    """The weights that the exporter notes to be made of one parameter, as far as that is clear.
+
+    Either the file holds the parameter too, and they are a multiple of it and an offset; or they
+    are made by operations that can be undone: exp, neg and softplus, each once. Trained by
+    themselves they would be other weights than the parameter, and could take values that it cannot
+    stand for.
+    """
+    found = {}
+    for name, array in weights.items():
+        parts = origins.folded.get(name, ())
+        here = [part for part in parts if part in weights and part not in origins.folded]
+        gone = [part for part in origins.of_parameters(name) if part not in weights]
+        derived = None
+        if len(here) == 1 and not gone:
+            derived = _line(here[0], weights[here[0]], array)
+        elif len(gone) == 1 and not here:
+            derived = _undone(name, gone[0], parts, array)
+        if derived is not None:
+            found[name] = derived
+    # A parameter of which several are made would have to be the same for all.
+    several = [d.of for d in found.values() if d.start is not None]
+    return {n: d for n, d in found.items() if d.start is None or several.count(d.of) == 1}
+
+
+def _line(of: str, weight: Array, array: Array) -> Derived | None:
+    """array = scale * weight + offset, up to rounding."""
+    if weight.size != array.size or weight.dtype != array.dtype or weight.size < 3:
+        return None
+    if [d for d in weight.shape if d > 1] != [d for d in array.shape if d > 1]:
+        return None
+    x, y = (a.astype(np.float64).ravel() for a in (weight, array))
+    low, high = x.argmin(), x.argmax()
+    if len(np.unique(x)) < 3:
+        return None
+    scale = float(np.float32((y[high] - y[low]) / (x[high] - x[low])))
+    rounded = float(np.round(scale, 5))
+    for slope in (rounded, scale):
+        offset = float(np.mean(y - slope * x))
+        near = float(np.round(offset, 5))
+        for shift in (near, offset):
+            if slope and np.abs(slope * x + shift - y).max() <= 1e-6 * np.abs(y).max():
+                dtype = array.dtype.type
+                steps: list[tuple[str, Array | None]] = [("Mul", dtype(slope))]
+                if shift:
+                    steps.append(("Add", dtype(shift)))
+                return Derived(of, (*steps, ("Reshape", np.asarray(array.shape, np.int64))))
+    return None
+
+
+def _undone(name: str, of: str, parts: tuple[str, ...], array: Array) -> Derived | None:
+    """The parameter, where no more than operations that can be undone lies between."""
+    if array.dtype not in (np.float32, np.float64) or array.size == 0:
+        return None
+    operations = [_base(part) for part in (*parts, name) if part != of]
+    if "softplus" in operations:
+        operations = [p for p in operations if not _INSIDE_SOFTPLUS.fullmatch(p)] + ["softplus"]
+    undoable = [p for p in operations if p in _INVERSES]
+    if not undoable or set(operations) - _MOVES - set(undoable) or len(undoable) > 2:
+        return None
+    if len(undoable) == 2 and set(undoable) != {"exp", "neg"}:
+        return None
+    signs = np.unique(np.sign(array))
+    if len(signs) != 1 or signs[0] == 0:
+        return None
+    order = ["exp", "neg"] if signs[0] < 0 else ["neg", "exp"]
+    chain = [p for p in order if p in undoable] or undoable
+    if chain == ["neg"]:
+        return None  # A change of signs changes no steps.
+    start = array
+    with np.errstate(all="ignore"):
+        for operation in reversed(chain):
+            start = _INVERSES[operation][1](start)
+    start = start.reshape([d for d in array.shape if d > 1] or [1]).astype(array.dtype)
+    shape = np.asarray(array.shape, np.int64)
+    steps = [(_INVERSES[operation][0], None) for operation in chain]
+    derived = Derived(of, (*steps, ("Reshape", shape)), start)
+    close = np.allclose(derived.applied(start), array, rtol=1e-5, atol=0)
+    return derived if np.isfinite(start).all() and close else None
+
+
+def _base(name: str) -> str:
+    """The name without its number: "exp_2" is an exp."""
+    return re.sub(r"_\d+$", "", name)

@@ -1,0 +1,152 @@
+"""What torch.onnx.export has computed from a parameter, which is trained as the parameter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnxtape as ot
+from tests.frontend.onnx_graphs import X, model_of, run, tensors
+
+RNG = np.random.default_rng(3)
+W = RNG.uniform(-1, 1, 4).astype("f")
+
+
+def noted(made: dict[str, list[str]], parameters: list[str], **weights: Any) -> onnx.ModelProto:
+    """x times every weight, whose origins are noted as torch.onnx.export does it."""
+    nodes, value = [], "x"
+    for i, name in enumerate(weights):
+        result = "logits" if i == len(weights) - 1 else f"h{i}"
+        nodes.append(helper.make_node("Mul", [value, name], [result]))
+        value = result
+    proto = model_of(nodes, tensors(**weights))
+    for name, parts in made.items():
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=str(parts))
+        proto.graph.value_info.append(info)
+    proto.graph.metadata_props.add(
+        key="pkg.torch.export.ExportedProgram.graph_signature",
+        value="".join(f"p: PARAMETER target='{name}'\n" for name in parameters),
+    )
+    return proto
+
+
+def gradients(model: Any, factor: Any) -> list[Any]:
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = ot.ops.sum(model(x) * factor)
+        return tape.gradient(loss, model.trainable_variables)
+
+    return [np.asarray(g) for g in step(X)]
+
+
+def differences(f: Any, w: Any) -> Any:
+    """Central differences in double precision."""
+    steps = np.eye(w.size) * 1e-5
+    return np.array([(f(w + s.reshape(w.shape)) - f(w - s.reshape(w.shape))) / 2e-5 for s in steps])
+
+
+@pytest.mark.parametrize(
+    ("of_w", "shape"),
+    [
+        (lambda w: 1 - w, (4,)),
+        (lambda w: 0.3 * w, (1, 4)),
+        (lambda w: -2.5 * w + 0.123, (1, 1, 4)),
+    ],
+)
+def test_a_multiple_of_a_parameter_that_is_there_follows_it(
+    tmp_path: Path, of_w: Any, shape: Any
+) -> None:
+    """RWKV mixes by w and by 1 - w, of which the exporter makes a constant of its own."""
+    proto = noted({"sub_5": ["mix", "val_1"]}, ["mix"], mix=W, sub_5=of_w(W).reshape(shape))
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.path == "mix"
+    np.testing.assert_allclose(model(X), run(proto, x=X)[0], rtol=1e-5)
+    factor = RNG.normal(size=(5, 4)).astype("f")
+    (found,) = gradients(model, factor)
+    expected = differences(lambda w: (X * w * of_w(w) * factor).sum(), W.astype("f8"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    weight.assign(W * W)
+    model.set_trainable("sub_5")
+    assert model.trainable_variables == [weight]
+    saved = onnx.load(model.save_onnx(tmp_path / "trained.onnx"))
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in saved.graph.initializer}
+    np.testing.assert_allclose(arrays["sub_5"], of_w(W * W).reshape(shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "of_w"),
+    [
+        ("exp_1", ["a_log"], np.exp),
+        ("unsqueeze_3", ["a_log", "exp", "neg", "unsqueeze_2", "val_51"], lambda w: -np.exp(w)),
+        ("exp", ["a_log", "neg_2"], lambda w: np.exp(-w)),
+        ("softplus", ["a_log", "beta", "beta_0_cast", "tmp"], lambda w: np.log1p(np.exp(w))),
+    ],
+)
+def test_a_parameter_that_is_not_there_is_found_again(
+    tmp_path: Path, name: str, parts: list[str], of_w: Any
+) -> None:
+    """Mamba's A = -exp(A_log), which has to stay negative."""
+    shape = (1, 4) if "unsqueeze" in name else (4,)
+    proto = noted({name: parts}, ["a_log"], **{name: of_w(W).reshape(shape)})
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.path == "a_log"
+    np.testing.assert_allclose(weight, W, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model(X), run(proto, x=X)[0], rtol=1e-5)
+    factor = RNG.normal(size=(5, 4)).astype("f")
+    (found,) = gradients(model, factor)
+    expected = differences(lambda w: (X * of_w(w) * factor).sum(), W.astype("f8"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    weight.assign(W * W)
+    trained = model.trained_weights()
+    assert list(trained) == [name]
+    np.testing.assert_allclose(trained[name], of_w(W * W).reshape(shape), rtol=1e-5)
+    saved = model.save_onnx(tmp_path / "trained.onnx")
+    np.testing.assert_allclose(model(X), run(saved, x=X)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "array"),
+    [
+        ("mul_3", ["gone", "val_1"], W * 2),  # By how much is not to be known.
+        ("exp", ["gone", "mul"], np.exp(2 * W)),
+        ("exp", ["gone", "neg", "neg_1"], np.exp(W)),
+        ("exp", ["gone", "other"], np.exp(W)),
+        ("neg", ["gone"], -W),
+        ("softplus", ["gone"], W),  # Is not positive.
+    ],
+)
+def test_what_cannot_be_undone_is_trained_as_it_is(name: str, parts: list[str], array: Any) -> None:
+    model = ot.load_onnx(noted({name: parts}, ["gone", "other"], **{name: array}))
+    (weight,) = model.trainable_variables
+    assert weight.path == name
+    np.testing.assert_array_equal(weight, array)
+
+
+def test_one_parameter_behind_two_constants_is_not_found_again() -> None:
+    proto = noted(
+        {"exp": ["gone"], "exp_1": ["gone"]}, ["gone"], exp=np.exp(W), exp_1=np.exp(W[None])
+    )
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["exp", "exp_1"]
+
+
+def test_numbers_are_trained_where_they_are_noted_to_be_parameters() -> None:
+    """CLIP's temperature."""
+    number = np.float32(0.5)
+    proto = noted({}, ["scale", "w"], w=W, scale=number, factor=np.float32(3))
+    model = ot.load_onnx(proto)
+    assert [v.path for v in model.trainable_variables] == ["w", "scale"]
+    by_weight, by_number = gradients(model, np.float32(1))
+    np.testing.assert_allclose(by_weight, 1.5 * X.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(by_number, (3 * X * W).sum(), rtol=1e-5)
+    del proto.graph.metadata_props[:]
+    assert [v.path for v in ot.load_onnx(proto).trainable_variables] == ["w"]
