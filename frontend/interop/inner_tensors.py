@@ -111,7 +111,8 @@ class _Lifting:
         for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] in made]:
             graph.node.remove(node)
         for value in graph.input:
-            value.name = names[value.name] = self._own(value.name)
+            own = names[value.name] = self._own(value.name)
+            value.name = own
         for node in graph.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             for inner in subgraphs_of(node):

@@ -25,7 +25,6 @@ from onnxtape.interop.graph import (
     fold_constants,
     nodes_of,
     note_last_uses,
-    reached_by_gradients,
     spec_of,
 )
 from onnxtape.interop.limits import Budget
@@ -37,6 +36,7 @@ from onnxtape.interop.origins import (
     find_ties,
     is_position_code,
 )
+from onnxtape.interop.reaching import reached_by_gradients
 from onnxtape.interop.reading import SourceModel, read_model
 from onnxtape.interop.saving import with_weights, write_model
 from onnxtape.models.model import Model

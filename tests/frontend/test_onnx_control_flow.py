@@ -120,6 +120,27 @@ net (double[n,4] x, int64 count) => (double[n,4] y) {
 }
 """
 
+# A body's names are its own: they may be those of values around it, and of another body.
+TWICE = """
+<ir_version: 8, opset_import: ["": 17]>
+net (double[n,4] x, int64 count) => (double[n,4] y) {
+    h = Loop (count, "", x) <
+        body = step (int64 i, bool before, double[n,4] h) => (bool after, double[n,4] next) {
+            after = Identity(before)
+            p = MatMul(h, w)
+            next = Tanh(p)
+        }
+    >
+    y = Loop (count, "", h) <
+        body = step (int64 i, bool before, double[n,4] h) => (bool after, double[n,4] next) {
+            after = Identity(before)
+            p = Add(h, b)
+            next = Sigmoid(p)
+        }
+    >
+}
+"""
+
 CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "if": (
         BRANCHES,
@@ -128,6 +149,7 @@ CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "loop": (REPEATED, [{"count": np.array(3)}, {"count": np.array(1), "x": X[:2]}]),
     "while": (WHILE, [{}, {"x": X[:1] / 8}]),
     "scan": (SCANNED, [{}, {"x": X[:2]}]),
+    "twice": (TWICE, [{"count": np.array(2)}]),
     "nested": (NESTED, [{"count": np.array(2)}]),
 }
 

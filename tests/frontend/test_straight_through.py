@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxtape as ot
 
 
-def quantized_model() -> ot.Model:
+def quantized_model(trainable: Any = "w", scale: Any = 0.1) -> ot.Model:
     """y = dequantized(quantized(x @ w)), with a scale of 0.1."""
     node = helper.make_node
     graph = helper.make_graph(
@@ -25,12 +25,12 @@ def quantized_model() -> ot.Model:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 2))],
         [
             numpy_helper.from_array(np.float32([[0.5, 9.0], [0.25, 9.0]]), "w"),
-            numpy_helper.from_array(np.float32(0.1), "s"),
+            numpy_helper.from_array(np.float32(scale), "s"),
             numpy_helper.from_array(np.int8(0), "z"),
         ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return ot.load_onnx(proto, trainable=["w"])
+    return ot.load_onnx(proto, trainable=trainable)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -47,6 +47,12 @@ def test_the_weight_of_a_quantized_model_learns(compiled: bool) -> None:
     # The second column saturates at 12.7, in both rows.
     np.testing.assert_allclose(step(x, True).numpy(), [[4.0, 0.0], [1.0, 0.0]], rtol=1e-6)
     assert gradient(x, False) is None
+
+
+def test_scales_are_measured_and_not_trained() -> None:
+    model = quantized_model(trainable=None, scale=[0.1, 0.2])
+    assert [v.path for v in model.variables] == ["w", "s"]
+    assert not model.trainable_variables  # None passes a gradient on but by request.
 
 
 def test_rounding_passes_gradients_on_request() -> None:
