@@ -9,11 +9,12 @@ import ml_dtypes
 import numpy as np
 
 FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
 _FLOATS = (
     np.dtype(np.float16),
     np.dtype(ml_dtypes.bfloat16),
     FLOAT32,
-    np.dtype(np.float64),
+    FLOAT64,
 )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxtape import context
 from onnxtape.advice import LOOK
+from onnxtape.bfloat16 import WITHOUT_BFLOAT16, all_bfloat16, in_float32
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
 from onnxtape.compiler.dtypes import DType, is_floating
@@ -171,7 +172,16 @@ class TensorBuilder(Builder[Tensor]):
         attributes: dict[str, Any],
         outputs: int = 1,
     ) -> tuple[Tensor, ...]:
-        return emit(op_type, inputs, attributes, outputs)
+        if op_type in WITHOUT_BFLOAT16 and all_bfloat16(inputs):
+            return in_float32(self, emit, op_type, inputs, attributes, outputs)
+        try:
+            return emit(op_type, inputs, attributes, outputs)
+        except DtypeError:
+            if not all_bfloat16(inputs):
+                raise
+            results = in_float32(self, emit, op_type, inputs, attributes, outputs)
+            WITHOUT_BFLOAT16.add(op_type)
+            return results
 
     def constant(self, array: npt.ArrayLike) -> Tensor:
         data = np.asarray(array)

@@ -14,7 +14,7 @@ from onnxtape.errors import DtypeError
 from onnxtape.ops.arithmetic import multiply
 from onnxtape.ops.axes import normalized_axes, refused
 from onnxtape.ops.creation import static_shape
-from onnxtape.ops.promotion import BOOL, INT32, operands, widened
+from onnxtape.ops.promotion import BOOL, operands, widened
 from onnxtape.ops.shapes import ravel, reshape, shape, transpose
 from onnxtape.tensor import Tensor
 
@@ -22,14 +22,24 @@ __all__ = ["dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot"]
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
-    """MatMul, whose kernels take no small integers; those of int8 are summed in int32."""
-    result = B.op("MatMul", widened(x), widened(y))
-    return B.cast(result, INT32 if x.dtype == np.int8 else x.dtype)
+    """MatMul, whose kernels take no small integers."""
+    return B.cast(B.op("MatMul", widened(x), widened(y)), x.dtype)
+
+
+def _of_bytes(*xs: Any) -> bool:
+    """Whether these are tensors of int8, whose products Keras sums in int32 here."""
+    return all(np.dtype(getattr(x, "dtype", bool)) == np.int8 for x in xs)
 
 
 def matmul(x1: Any, x2: Any) -> Tensor:
-    """NumPy's matmul: leading dimensions broadcast, vectors are promoted."""
-    return _product(*operands(x1, x2))
+    """NumPy's matmul: leading dimensions broadcast, vectors are promoted.
+
+    Tensors of int8 give one of int32, as in `einsum`.
+    """
+    x, y = operands(x1, x2)
+    if _of_bytes(x1, x2):
+        x, y = widened(x), widened(y)
+    return _product(x, y)
 
 
 def dot(x1: Any, x2: Any) -> Tensor:
@@ -101,6 +111,8 @@ def _count(dims: list[Any]) -> int:
 def einsum(subscripts: str, *xs: Any) -> Tensor:
     """Einstein summation, as numpy.einsum with subscripts."""
     tensors = operands(*xs)
+    if _of_bytes(*xs):
+        tensors = [*map(widened, tensors)]
     if tensors[0].dtype == BOOL:
         raise DtypeError(located("einsum takes numbers, not booleans", context.provenance()))
     result = B.op("Einsum", *map(widened, tensors), equation=subscripts)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.dims import format_shape, same_shape
+from onnxtape.dtypes import FLOAT64, is_float
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.ops.arithmetic import maximum, minimum
 from onnxtape.ops.axes import may_equal, normalized, refused
 from onnxtape.ops.creation import stop_gradient
 from onnxtape.ops.promotion import INT64, in_float32, operands
@@ -56,12 +58,16 @@ def _float(x: Any) -> Tensor:
 
 def relu(x: Any) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
-    return B.op("Relu", _float(x))
+    t = convert_to_tensor(x)
+    # ONNX Runtime has few kernels of Relu for integers.
+    return B.op("Relu", t) if is_float(t.dtype) else maximum(t, np.asarray(0, t.dtype))
 
 
 def relu6(x: Any) -> Tensor:
     """min(max(x, 0), 6); the derivative is 0 at both ends."""
-    t = _float(x)
+    t = convert_to_tensor(x)
+    if not is_float(t.dtype):
+        return minimum(relu(t), np.asarray(6, t.dtype))
     above = B.op("GreaterOrEqual", t, 6.0)
     return B.op("Where", above, np.asarray(6.0, t.dtype), B.op("Relu", t))
 
@@ -130,7 +136,11 @@ def softplus(x: Any) -> Tensor:
 
 def softsign(x: Any) -> Tensor:
     """x / (1 + |x|)."""
-    return B.op("Softsign", _float(x))
+    t = _float(x)
+    if t.dtype == FLOAT64:
+        # ONNX Runtime has no kernel of Softsign for it.
+        return B.op("Div", t, B.op("Add", B.op("Abs", t), 1.0))
+    return B.op("Softsign", t)
 
 
 def mish(x: Any) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape.dtypes import FLOAT32, is_float, result_type
+from onnxtape.dtypes import FLOAT32, FLOAT64, is_float, result_type
 from onnxtape.engine import B, NumberTensor, convert_to_tensor
 from onnxtape.tensor import Tensor
 
@@ -26,16 +26,21 @@ _WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
 }
 
 
-def operands(*xs: Any, floating: bool = False) -> list[Tensor]:
-    """The operands as tensors of their common dtype (a floating-point one, if `floating`)."""
+def operands(*xs: Any, floating: bool = False, long: bool = False) -> list[Tensor]:
+    """The operands as tensors of their common dtype.
+
+    Args:
+        floating: integers become float32.
+        long: those of 64 bits become float64, as some operations of Keras have it.
+    """
     numbers = [x for x in xs if _is_number(x)]
     tensors = [None if _is_number(x) else convert_to_tensor(x) for x in xs]
     dtypes = [t.dtype for t in tensors if t is not None]
     dtype = dtypes[0] if dtypes and not numbers and len(set(dtypes)) == 1 else None
     if dtype is None:
         dtype = result_type(dtypes, numbers)
-    if floating and not is_float(dtype):
-        dtype = FLOAT32
+    if (floating or long) and not is_float(dtype):
+        dtype = FLOAT64 if long and dtype == INT64 else FLOAT32
     return [
         B.scalar(x, dtype) if t is None else (t if t.dtype == dtype else B.cast(t, dtype))
         for x, t in zip(xs, tensors, strict=True)

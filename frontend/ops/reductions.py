@@ -106,7 +106,7 @@ def max(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) 
         initial: the result is at least this.
     """
     largest = _extreme("ReduceMax", x, axis, keepdims)
-    return largest if initial is None else maximum(largest, initial)
+    return largest if initial is None else maximum(largest, _like(initial, largest))
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Tensor:
@@ -116,7 +116,12 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) 
         initial: the result is at most this.
     """
     smallest = _extreme("ReduceMin", x, axis, keepdims)
-    return smallest if initial is None else minimum(smallest, initial)
+    return smallest if initial is None else minimum(smallest, _like(initial, smallest))
+
+
+def _like(number: Any, t: Tensor) -> Any:
+    """What a number is among booleans."""
+    return convert_to_tensor(number, BOOL) if t.dtype == BOOL else number
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from onnxtape.dtypes import is_float
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import may_equal, refused
 from onnxtape.ops.creation import shape_tensor
-from onnxtape.ops.promotion import INT64, widened
+from onnxtape.ops.promotion import INT64, in_float32, widened
 from onnxtape.tensor import Tensor
 
 __all__ = ["scatter", "segment_max", "segment_min", "segment_prod", "segment_sum"]
@@ -58,7 +58,7 @@ def segment_min(
 
 def _reduced(reduction: str, data: Any, segment_ids: Any, num_segments: Any) -> Tensor:
     given, ids = convert_to_tensor(data), convert_to_tensor(segment_ids, INT64)
-    t = widened(given)
+    t = in_float32(widened(given))
     shape, lengths = B.shape(t), B.shape(ids)
     if B.rank(ids) != 1 or B.rank(t) == 0 or (shape and not may_equal(shape[:1], lengths)):
         raise refused(
@@ -103,7 +103,7 @@ def scatter(indices: Any, values: Any, shape: Any) -> Tensor:
         values: (..., and the remaining axes).
     """
     updates = convert_to_tensor(values)
-    wide = widened(updates)
+    wide = in_float32(widened(updates))
     start = B.op("Expand", B.scalar(0, wide.dtype), shape_tensor(shape))
     places = convert_to_tensor(indices, INT64)
     return B.cast(B.op("ScatterND", start, places, wide, reduction="add"), updates.dtype)

@@ -67,18 +67,18 @@ def ldexp(x1: Any, x2: Any) -> Tensor:
 
 def cbrt(x: Any) -> Tensor:
     """The cube root, negative for negative numbers."""
-    t = _float(x)
+    (t,) = operands(x, long=True)
     return B.op("Mul", B.op("Sign", t), B.op("Pow", B.op("Abs", t), 1.0 / 3.0))
 
 
 def deg2rad(x: Any) -> Tensor:
     """Degrees in radians."""
-    return B.op("Mul", _float(x), math.pi / 180.0)
+    return B.op("Mul", *operands(x, long=True), math.pi / 180.0)
 
 
 def rad2deg(x: Any) -> Tensor:
     """Radians in degrees."""
-    return B.op("Mul", _float(x), 180.0 / math.pi)
+    return B.op("Mul", *operands(x, long=True), 180.0 / math.pi)
 
 
 def fabs(x: Any) -> Tensor:
@@ -120,7 +120,7 @@ def _zero(like: Tensor) -> Tensor:
 
 def hypot(x1: Any, x2: Any) -> Tensor:
     """sqrt(x1^2 + x2^2), without overflow: both are divided by the larger first."""
-    x, y = operands(x1, x2, floating=True)
+    x, y = operands(x1, x2, long=True)
     scale = stop_gradient(B.op("Max", B.op("Abs", x), B.op("Abs", y)))
     usable = B.op("And", B.op("Greater", scale, 0.0), B.op("Not", B.op("IsInf", scale)))
     scale = B.op("Where", usable, scale, B.scalar(1.0, x.dtype))
@@ -159,7 +159,7 @@ def sinc(x: Any) -> Tensor:
 
 def heaviside(x1: Any, x2: Any) -> Tensor:
     """0 where x1 is negative, x2 where it is 0, 1 where it is positive; in floating point."""
-    x, y = operands(x1, x2, floating=True)
+    x, y = operands(x1, x2, long=True)
     step = B.op("Where", B.op("Greater", x, 0.0), B.scalar(1.0, x.dtype), stop_gradient(x))
     step = B.op("Where", B.op("Less", x, 0.0), _zero(x), step)
     return B.op("Where", B.op("Equal", x, 0.0), y, step)
@@ -167,7 +167,7 @@ def heaviside(x1: Any, x2: Any) -> Tensor:
 
 def trunc(x: Any) -> Tensor:
     """The whole part: x rounded towards zero, in x's dtype."""
-    (t,) = numeric(x)
+    t = convert_to_tensor(x)
     if not is_float(t.dtype):
         return t
     return B.op("Where", B.op("Less", t, 0.0), B.op("Ceil", t), B.op("Floor", t))

@@ -342,7 +342,7 @@ def correlate(x1: Any, x2: Any, mode: str = "valid") -> Tensor:
         mode: "valid": where they overlap as a whole; "same": as many as the longer one has
             elements; "full": wherever they overlap.
     """
-    x, y = operands(x1, x2, floating=True)
+    x, y = operands(x1, x2, long=True)
     m, n = (B.dim(t, 0) if B.known_rank(t, "correlate") == 1 else None for t in (x, y))
     if not isinstance(m, int) or not isinstance(n, int) or not m or not n:
         raise refused(

@@ -42,6 +42,12 @@ def test_keras_reference_can_be_made_again(tmp_path: Path) -> None:
     compare(REFERENCE / "keras.npz", tmp_path / "keras.npz")
 
 
+def test_keras_dtypes_can_be_made_again(tmp_path: Path) -> None:
+    require("tensorflow", "keras")
+    make("make_keras_dtypes.py", str(tmp_path / "dtypes.npz"))
+    compare(REFERENCE / "keras_dtypes.npz", tmp_path / "dtypes.npz")
+
+
 def test_keras_families_can_be_made_again(tmp_path: Path) -> None:
     require("tensorflow", "keras")
     make("make_keras_families.py", "--to", str(tmp_path))
