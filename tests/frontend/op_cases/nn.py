@@ -111,7 +111,8 @@ def activations() -> Iterator[Case]:
             tolerance = 1e-7 if name == "gelu" else None
             x = given(sample((5,), -4, 4), "float64")
             yield Case(name, [x], oracle, tolerance=tolerance)
-        yield Case(name, [given([-1, 0, 2], "int32")], oracle, dtype="float32")
+        dtype = "int32" if name in ("relu", "relu6") else "float32"
+        yield Case(name, [given([-1, 0, 2], "int32")], oracle, dtype=dtype)
     far = given([-100.0, 100.0, -40.0, 40.0], "float32")
     for name in ("sigmoid", "log_sigmoid", "softplus", "mish", "silu", "gelu", "elu", "softsign"):
         with np.errstate(over="ignore"):
