@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from onnxtape.runtime.blocks import BoundBlock
+from onnxtape.runtime.concurrently import run_together
 from onnxtape.runtime.session import execution_error
 from onnxtape.runtime.values import bindings
-
-
-class _Pool:
-    """The threads of the process: as many as any step has needed so far."""
-
-    threads: ThreadPoolExecutor | None = None
-    count = 0
-
-    @classmethod
-    def at_least(cls, count: int) -> ThreadPoolExecutor:
-        if cls.threads is None or cls.count < count:
-            # Steps that have the smaller pool keep it.
-            cls.threads = ThreadPoolExecutor(count, thread_name_prefix="onnxtape-update")
-            cls.count = count
-        return cls.threads
-
-    @classmethod
-    def forget(cls) -> None:
-        """In a forked process, which has none of the threads."""
-        cls.threads, cls.count = None, 0
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Pool.forget)
 
 
 class Share:
@@ -62,27 +37,21 @@ class Shares:
     """Shares that run at the same time."""
 
     def __init__(self, shares: Sequence[Share]) -> None:
-        self._first, *self._others = shares
+        self._shares = list(shares)
+        self._runs = [share.run for share in self._shares]
 
     def rebind(self) -> None:
         """Bind blocks that have moved."""
-        for share in (self._first, *self._others):
+        for share in self._shares:
             share.rebind()
 
     def run(self) -> None:
-        """Run all of them; the first one in this thread.
+        """Run all of them.
 
         Raises:
-            ExecutionError: ONNX Runtime failed.
+            ExecutionError: ONNX Runtime failed. Nobody writes into the state any more then.
         """
-        pool = _Pool.at_least(max(1, len(self._others)))
-        running = [pool.submit(share.run) for share in self._others]
-        failures = []
-        for wait in (self._first.run, *(future.result for future in running)):
-            # All are waited for: nobody writes into the state any more when this returns.
-            try:
-                wait()
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise execution_error(failures[0], "the update failed") from None
+        try:
+            run_together(self._runs)
+        except Exception as error:
+            raise execution_error(error, "the update failed") from None

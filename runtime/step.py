@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from onnxtape.runtime.batch_parts import BatchParts
 from onnxtape.runtime.blocks import BoundBlock
 from onnxtape.runtime.devices import CPU, Device, copy, duplicate, input_devices, is_on
 from onnxtape.runtime.session import execution_error
@@ -82,6 +83,7 @@ class CompiledStep:
         blocks: state that the step updates in blocks, and the blocks of temporary values.
         device: of the results.
         shares: updates of blocks that run after the session.
+        parts: what runs before the session, which takes what they have made.
     """
 
     def __init__(
@@ -93,15 +95,19 @@ class CompiledStep:
         blocks: Sequence[BoundBlock] = (),
         device: Device = CPU,
         shares: Shares | None = None,
+        parts: BatchParts | None = None,
     ) -> None:
         self.session = session
         self._inputs = list(inputs)
+        taken = {value.name for value in session.get_inputs()}
+        self._fed = [(i, name) for i, name in enumerate(inputs) if name in taken]
         self._results = list(results)
         self._read_only = [s for s in state if s.output_name is None]
         self._in_place = [s for s in state if s.output_name is not None and s.in_place]
         self._alternating = [s for s in state if s.output_name is not None and not s.in_place]
         self._blocks = list(blocks)
         self._shares = shares
+        self._parts = parts
         places = input_devices(session)
         for entry in state:
             place = places.get(entry.input_name, CPU)
@@ -113,6 +119,9 @@ class CompiledStep:
         #: The order of `get_outputs()`: outputs in the order in which they were first bound.
         for name in self._results:
             self._io.bind_output(name, self._device)
+        if parts is not None:
+            for name, value in parts.made.items():
+                self._io.bind_ortvalue_input(name, value)
 
     @property
     def in_place_count(self) -> int:
@@ -145,8 +154,10 @@ class CompiledStep:
             ExecutionError: an operator failed at run time.
         """
         io = self._io
-        for name, value in zip(self._inputs, inputs, strict=True):
-            io.bind_ortvalue_input(name, value)
+        if self._parts is not None:
+            self._parts.run(inputs)
+        for i, name in self._fed:
+            io.bind_ortvalue_input(name, inputs[i])
         for entry in self._copied:
             io.bind_ortvalue_input(entry.input_name, entry.bound)
         for entry in self._alternating:

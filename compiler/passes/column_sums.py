@@ -52,7 +52,8 @@ def _product(builder: GraphBuilder, rows: int, node: ir.Node) -> list[ir.Node]:
         matrix = nodes[0].outputs[0]
         matrix.name = builder.unique_name("Reshape")
         nodes[0].name = f"{matrix.name}_node"
-        matrix.type, x = x.type, matrix
+        matrix.shape, matrix.type = ir.Shape([rows, width]), x.type
+        x = matrix
     ones = builder.constant(np.ones(rows, dtype=_FLOAT32))
     nodes.append(ir.Node("", "MatMul", [ones, x]))
     for one in nodes:

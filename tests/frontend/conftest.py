@@ -7,18 +7,18 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from onnxtape import concrete
+from onnxtape import compilation
 
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
     """The graphs that sessions were given to optimize."""
     models: list[ir.Model] = []
-    made = concrete._model_to_run
+    made = compilation._model_to_run
 
     def noted(*args: Any) -> ir.Model:
         models.append(made(*args))
         return models[-1]
 
-    monkeypatch.setattr(concrete, "_model_to_run", noted)
+    monkeypatch.setattr(compilation, "_model_to_run", noted)
     return models

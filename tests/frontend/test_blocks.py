@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 import onnxtape as ot
-from onnxtape import concrete
+from onnxtape import compilation
 from onnxtape.compiler.passes import packing
 from onnxtape.runtime import session
 
@@ -82,7 +82,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Network]:
     def make(optimizer: ot.optimizers.Optimizer | None = None) -> Network:
         network = Network(optimizer)
         with monkeypatch.context() as patch:
-            patch.setattr(concrete, "packs_updates", lambda traced, providers: False)
+            patch.setattr(compilation, "packs_updates", lambda traced, providers: False)
             network.step(batch(0))
         return network
 
@@ -222,12 +222,12 @@ def test_a_brief_step_has_one_thread(
     rows: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    create = concrete.create_session
+    create = compilation.create_session
 
     def noted(*args: Any, **options: Any) -> Any:
         opened.append(options)
         return create(*args, **options)
 
-    monkeypatch.setattr(concrete, "create_session", noted)
+    monkeypatch.setattr(compilation, "create_session", noted)
     Network().step(batch(0, rows))
     assert opened[-1]["threads"] == threads

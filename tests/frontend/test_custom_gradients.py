@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import onnxtape as ot
-from onnxtape import concrete
+from onnxtape import compilation
 from onnxtape.errors import GradientError
 from onnxtape.runtime.session import create_session
 
@@ -220,7 +220,7 @@ def test_the_compiled_graph_computes_again_and_stays_so_in_the_session(
         opened.append(model)
         return create_session(model, *args, **options)
 
-    monkeypatch.setattr(concrete, "create_session", spy)
+    monkeypatch.setattr(compilation, "create_session", spy)
 
     def count(wrap: Callable[[Any], Any]) -> Any:
         """Of Sin and Cos, in our graph and in the one that ONNX Runtime has made of it."""

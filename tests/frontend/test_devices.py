@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 import onnxtape as ot
-from onnxtape import concrete, devices
+from onnxtape import compilation, devices
 from onnxtape.devices import Place, Places
 from onnxtape.errors import ExecutionError, ProviderError, ProviderFallbackWarning
 from onnxtape.runtime import providers
@@ -158,14 +158,14 @@ def test_a_provider_that_compiles_the_graph_itself_alternates(
 ) -> None:
     """ONNX Runtime cannot write down what such a provider makes, so nothing can be ordered."""
     expected = sequence(compiled=True)
-    real = concrete.create_session
+    real = compilation.create_session
 
     def compiling(model: Any, providers: Any, **options: Any) -> Any:
         if "optimized_path" in options:
             raise ExecutionError("Unable to serialize model as it contains compiled nodes.")
         return real(model, providers, **options)
 
-    monkeypatch.setattr(concrete, "create_session", compiling)
+    monkeypatch.setattr(compilation, "create_session", compiling)
     step, _ = training()
     compiled = ot.function(step)
     np.testing.assert_allclose(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import onnxtape as ot
-from onnxtape import concrete, naming, tracing
+from onnxtape import compilation, naming, tracing
 from onnxtape.cli import main
 from onnxtape.compiler import fingerprint as fingerprints
 from onnxtape.runtime import graph_cache as module
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows when the passes run, and when ONNX Runtime optimizes a graph."""
     done: list[str] = []
-    run_passes, optimized = tracing.run_passes, concrete._optimized
+    run_passes, optimized = tracing.run_passes, compilation._optimized
 
     def counted_passes(*args: Any, **options: Any) -> None:
         done.append("passes")
@@ -44,7 +44,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return optimized(*args)
 
     monkeypatch.setattr(tracing, "run_passes", counted_passes)
-    monkeypatch.setattr(concrete, "_optimized", counted_optimized)
+    monkeypatch.setattr(compilation, "_optimized", counted_optimized)
     return done
 
 
@@ -80,10 +80,10 @@ def test_the_second_time_nothing_is_compiled(folder: Path, compiled: list[str]) 
 def test_another_process_finds_it(folder: Path) -> None:
     program = (
         "import numpy as np, onnxtape as ot\n"
-        "from onnxtape import concrete\n"
+        "from onnxtape import compilation\n"
         "v = ot.Variable(np.ones(3, np.float32))\n"
-        "made, before = [], concrete._optimized\n"
-        "concrete._optimized = lambda *args: made.append(1) or before(*args)\n"
+        "made, before = [], compilation._optimized\n"
+        "compilation._optimized = lambda *args: made.append(1) or before(*args)\n"
         "@ot.function\n"
         "def step(x):\n"
         "    v.assign_sub(0.5 * x)\n"
@@ -121,7 +121,7 @@ def test_another_step_is_another_entry(folder: Path, compiled: list[str]) -> Non
     [
         lambda patch: patch.setattr(module, "_processor", lambda: "another"),
         lambda patch: patch.setenv("ONNXTAPE_PASSES", "none"),
-        lambda patch: patch.setattr(concrete, "compiler_fingerprint", lambda: "newer"),
+        lambda patch: patch.setattr(compilation, "compiler_fingerprint", lambda: "newer"),
     ],
     ids=["processor", "passes", "compiler"],
 )

@@ -51,7 +51,7 @@ def test_what_breaks_once_there_is_a_graph_is_shown(monkeypatch: pytest.MonkeyPa
     def compiled(*_: Any) -> Any:
         raise ValueError("a pass is wrong")
 
-    monkeypatch.setattr("onnxtape.concrete._compile", compiled)
+    monkeypatch.setattr("onnxtape.concrete.compile_step", compiled)
     with pytest.raises(ValueError, match="a pass is wrong"):
         step(ones(4))
     with pytest.raises(ValueError, match="a pass is wrong"):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxtape as ot
-from onnxtape import concrete
+from onnxtape import compilation
 from onnxtape.errors import VariableError
 from onnxtape.runtime.session import create_session
 from tests.frontend.training import Training, batches
@@ -320,8 +320,8 @@ def test_in_place_and_alternating_buffers_give_the_same_bits(
     states = []
     for in_place in (True, False):
         if not in_place:
-            monkeypatch.setattr(concrete, "packs_updates", lambda traced, providers: False)
-            monkeypatch.setattr(concrete, "schedule_updates", lambda *_: frozenset())
+            monkeypatch.setattr(compilation, "packs_updates", lambda traced, providers: False)
+            monkeypatch.setattr(compilation, "schedule_updates", lambda *_: frozenset())
         training = Training()
         training.restart_masks()
         losses = [training.run(data) for _ in range(10)]
