@@ -140,6 +140,11 @@ def get(identifier: Any) -> Activation:
     raise TypeError(f"cannot make an activation of {identifier!r}")
 
 
+def is_named(activation: Any) -> bool:
+    """Whether it is one of onnxtape's own."""
+    return _BY_NAME.get(getattr(activation, "__name__", "")) is activation
+
+
 def serialize(activation: Activation) -> str:
     """The name of an activation, from which `deserialize` gives it back.
 
@@ -147,7 +152,7 @@ def serialize(activation: Activation) -> str:
         ValueError: it is none of onnxtape's own.
     """
     name = getattr(activation, "__name__", repr(activation))
-    if _BY_NAME.get(name) is not activation:
+    if not is_named(activation):
         raise ValueError(f"{name} is no activation of onnxtape's, so it has no name to be found by")
     return name
 

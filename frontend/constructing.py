@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
+from onnxtape import context
+from onnxtape.compiler.errors import located
 from onnxtape.naming import suggestion
 
 P = ParamSpec("P")
@@ -18,7 +20,7 @@ _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 
 
 class Constructed:
-    """Checks the arguments of its constructor before a base class gets them.
+    """Checks the arguments of its constructor before a base class gets them, and keeps them.
 
     Raises:
         TypeError: an argument that there is not, one that is missing, or something else than an
@@ -26,10 +28,15 @@ class Constructed:
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Without any, it may be a copy that is made, not a constructor that is called.
-        if args or kwargs:
-            _check(cls, args, kwargs)
-        return super().__new__(cls)
+        _check(cls, args, kwargs)
+        made = super().__new__(cls)
+        made.__dict__["_made_with"] = (args, kwargs)
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """For copies, which are checked like what they are copies of."""
+        made: tuple[tuple[Any, ...], dict[str, Any]] = self.__dict__["_made_with"]
+        return made
 
 
 def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -37,18 +44,18 @@ def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     if not takes_more:
         for name in kwargs:
             if name not in known:
-                raise TypeError(f"{cls.__name__} has no argument '{name}'{suggestion(name, known)}")
+                raise _mistake(f"{cls.__name__} has no argument '{name}'{suggestion(name, known)}")
     own = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     if not inspect.isfunction(own):
         if args:
-            raise TypeError(f"{cls.__name__} takes no arguments")
+            raise _mistake(f"{cls.__name__} takes no arguments")
         return
     signature = inspect.signature(own)
     parameters = list(signature.parameters.values())[1:]
     by_position = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
     takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if len(args) > len(by_position) and not takes_all:
-        raise TypeError(
+        raise _mistake(
             f"{cls.__name__} takes {len(by_position)} arguments by position "
             f"({', '.join(by_position) or 'none'}), not {len(args)}"
         )
@@ -56,11 +63,15 @@ def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     for p in parameters:
         required = p.default is p.empty and p.kind in (_EITHER, p.KEYWORD_ONLY)
         if required and p.name not in given:
-            raise TypeError(f"{cls.__name__} needs its argument '{p.name}'")
+            raise _mistake(f"{cls.__name__} needs its argument '{p.name}'")
         if p.name in given and _is_ours(own) and p.annotation in ("int", "int | None"):
             value = given[p.name]
             if value is not None and not hasattr(type(value), "__index__"):
-                raise TypeError(f"{cls.__name__}'s {p.name} is an integer, not {value!r}")
+                raise _mistake(f"{cls.__name__}'s {p.name} is an integer, not {value!r}")
+
+
+def _mistake(text: str) -> TypeError:
+    return TypeError(located(text, context.provenance()))
 
 
 def _arguments(cls: type) -> tuple[list[str], bool]:
@@ -97,7 +108,7 @@ def checks_names(method: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                raise TypeError(
+                raise _mistake(
                     f"{method.__name__}() has no argument '{name}'{suggestion(name, known)}"
                 )
         return method(*args, **kwargs)

@@ -10,24 +10,36 @@ import numpy.typing as npt
 
 from onnxtape.data import Dataset
 from onnxtape.drawing import plot_model
+from onnxtape.layers.configuration import (
+    custom_object_scope,
+    get_custom_objects,
+    register_keras_serializable,
+)
 from onnxtape.random import set_seed as set_random_seed
 from onnxtape.tensor import Tensor
 from onnxtape.training.arrays import packed as pack_x_y_sample_weight
 from onnxtape.training.arrays import unpack_x_y_sample_weight
 
 __all__ = [
+    "CustomObjectScope",
     "PyDataset",
     "Sequence",
+    "custom_object_scope",
+    "get_custom_objects",
     "normalize",
     "pack_x_y_sample_weight",
     "pad_sequences",
     "plot_model",
+    "register_keras_serializable",
     "set_random_seed",
     "split_dataset",
     "timeseries_dataset_from_array",
     "to_categorical",
     "unpack_x_y_sample_weight",
 ]
+
+
+CustomObjectScope = custom_object_scope
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> Any:

@@ -3,6 +3,7 @@
 from onnxtape.functional import Input
 from onnxtape.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from onnxtape.layers.attention import AdditiveAttention, Attention
+from onnxtape.layers.configuration import deserialize, serialize
 from onnxtape.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -213,9 +214,11 @@ __all__ = [
     "add",
     "average",
     "concatenate",
+    "deserialize",
     "dot",
     "maximum",
     "minimum",
     "multiply",
+    "serialize",
     "subtract",
 ]

@@ -7,20 +7,18 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from onnxtape.constructing import Constructed
+from onnxtape.layers.configuration import looked_up, revive, serialize
 
 
 class Remade(Constructed):
     """Keeps the arguments of its constructor, for configurations and copies."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls, *args, **kwargs)
-        made.__dict__["_made_with"] = (args, kwargs)
-        return made
-
     def get_config(self) -> dict[str, Any]:
         """The arguments that `from_config` makes an equal object of, with weights of its own.
 
-        Subclasses need not write this; one that does may add to what `super().get_config()` gives.
+        Layers, initializers and their like inside are configurations, too: dicts with
+        `class_name` and `config`. Subclasses need not write this; one that does may add to what
+        `super().get_config()` gives.
         """
         args, kwargs = self.__dict__["_made_with"]
         signature = inspect.signature(type(self))
@@ -39,12 +37,17 @@ class Remade(Constructed):
                 config[name] = getattr(self, name)
         if "dtype" in config:
             config["dtype"] = getattr(self, "dtype_policy", config["dtype"])
-        return config
+        if type(self).__module__.startswith("onnxtape."):
+            config = {
+                name: looked_up(name, value, getattr(self, name, None))
+                for name, value in config.items()
+            }
+        return {name: serialize(value) for name, value in config.items()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """An object made of the arguments that `get_config` gave."""
-        return cls(**config)
+        """An object made of the arguments that `get_config` gave, here or in Keras."""
+        return cls(**{name: revive(value) for name, value in config.items()})
 
     def remade(self, **changes: Any) -> Self:
         """One with the same arguments but for `changes`, and weights of its own."""

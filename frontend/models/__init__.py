@@ -1,7 +1,8 @@
 """Models: layers put together."""
 
 from onnxtape.models.cloning import clone_model
+from onnxtape.models.configuration import model_from_json
 from onnxtape.models.model import Model
 from onnxtape.models.sequential import Sequential
 
-__all__ = ["Model", "Sequential", "clone_model"]
+__all__ = ["Model", "Sequential", "clone_model", "model_from_json"]

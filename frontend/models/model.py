@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Self, cast
 from onnxtape import masks, nest, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.configuration import custom_object_scope, serialize
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
 from onnxtape.naming import auto_name, to_snake_case
@@ -48,6 +51,36 @@ class Model(Trainer, Layer):
         if not isinstance(self, Functional):
             self.__class__ = _functional(cast("Any", type(self)))
         Functional.__init__(cast("Functional", self), *args, **kwargs)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A model made of what `get_config` gave, with weights of its own.
+
+        Args:
+            custom_objects: your classes by name.
+
+        Raises:
+            ValueError: a layer's class is not known.
+        """
+        from onnxtape.models.configuration import from_functional_config
+
+        with custom_object_scope(custom_objects):
+            if "input_layers" in config:
+                return from_functional_config(config, Model if cls is Functional else cls)
+            return super().from_config(config)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """The configuration as JSON, for `ot.models.model_from_json`.
+
+        Args:
+            kwargs: for `json.dumps`.
+
+        Raises:
+            TypeError: it holds a function of the user's own, such as an activation.
+        """
+        return json.dumps(serialize(self), **kwargs)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """None: the outputs carry the masks of the layers that made them."""
@@ -277,15 +310,20 @@ class Functional(Model):
         return self._packed_outputs(values)
 
     def get_config(self) -> dict[str, Any]:
-        """Not for a model made of tensors: `ot.models.clone_model` makes it again.
+        """The layers and how they are called, for `from_config`.
+
+        Of a subclass whose constructor makes the tensors itself, its arguments.
 
         Raises:
-            NotImplementedError: always.
+            ValueError: two layers have one name; or a variable is used outside of layers.
         """
-        raise NotImplementedError(
-            f"model '{self.name}' is made of tensors, which are no configuration: make it again "
-            "with the code that made it, or with ot.models.clone_model"
-        )
+        from onnxtape.models.configuration import functional_config
+
+        kinds = [p.kind for p in inspect.signature(type(self)).parameters.values()]
+        names = inspect.signature(type(self)).parameters
+        if "inputs" in names or inspect.Parameter.VAR_POSITIONAL in kinds:
+            return functional_config(self)
+        return super().get_config()
 
     def _packed_inputs(self, leaves: list[Any]) -> Any:
         return nest.pack_like(self._input_tree, leaves)
@@ -354,3 +392,9 @@ class InputLayer(Layer):
         super().__init__(name=getattr(tensor._history, "name", None))
         self.built = True
         self.__dict__["_first_call"] = (tensor, tensor)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of `ot.Input`."""
+        tensor = self.output
+        shape = tuple(tensor.shape)
+        return {"batch_shape": shape, "dtype": tensor.dtype.name, "name": self.name}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from onnxtape import context, masks, nest
 from onnxtape.functional import Input, InputPlace
+from onnxtape.layers.configuration import custom_object_scope, deserialize, serialize
 from onnxtape.layers.layer import Layer
-from onnxtape.models.model import Model, spec_of_input
+from onnxtape.models.configuration import input_of
+from onnxtape.models.model import InputLayer, Model, spec_of_input
 from onnxtape.tensor import Tensor
 
 
@@ -84,6 +86,38 @@ class Sequential(Model):
         self.__dict__["_first_call"] = (self._input, x)
         self._output_shape = x.shape if isinstance(x, Tensor) else None
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The layers, for `from_config`."""
+        listed = [] if self._input is None else [InputLayer(self._input)]
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": serialize(self.dtype_policy),
+            "layers": [serialize(layer) for layer in (*listed, *self._stack)],
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A model of the layers that `get_config` gave, here or in Keras, with weights of its own.
+
+        Args:
+            custom_objects: your classes by name.
+
+        Raises:
+            ValueError: a layer's class is not known.
+        """
+        with custom_object_scope(custom_objects):
+            layers = [
+                input_of(given["config"])
+                if given["class_name"] == "InputLayer"
+                else deserialize(given)
+                for given in config["layers"]
+            ]
+        options = {name: config[name] for name in ("trainable", "dtype") if name in config}
+        return cls(layers, name=config.get("name"), **options)
 
     @property
     def input_specs(self) -> Any:

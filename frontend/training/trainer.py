@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxtape import context, nest, ops
+from onnxtape import nest
 from onnxtape.constructing import checks_names
-from onnxtape.engine import convert_to_tensor
-from onnxtape.tensor import Tensor
-from onnxtape.training.arrays import class_weights, split, unpack_x_y_sample_weight
+from onnxtape.training.arrays import class_weights
 from onnxtape.training.batch_function import BatchFunction
 from onnxtape.training.compilation import Compilation
-from onnxtape.training.data_adapter import Epochs, is_array_data, make_batches
+from onnxtape.training.data_adapter import Epochs, make_batches
+from onnxtape.training.fit_data import fit_data
 from onnxtape.training.loops import evaluate_epochs, fit_epochs, predict_epochs
+from onnxtape.training.steps import Steps
 from onnxtape.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from onnxtape.callbacks import Callback, CallbackList, History
-    from onnxtape.metrics import Metric
 
     Callbacks = Sequence[Callback] | Callback | CallbackList | None
 
 
-class Trainer:
+class Trainer(Steps):
     """What a model has for training.
 
-    Subclasses may write `train_step(data)`, `test_step(data)` and `predict_step(data)`, or only
-    `compute_loss` and `compute_metrics`. Each step is one `ot.function`, metrics included.
+    Each of its steps (see `Steps`) is one `ot.function`, metrics included.
 
     Attributes:
-        optimizer: the one given to `compile`.
         history: of the last `fit`.
         stop_training: callbacks set it to end `fit` after the batch.
     """
 
-    optimizer: Any = None
     history: History | None = None
     stop_training = False
     stop_evaluating = False
     stop_predicting = False
-    _compilation: Compilation | None = None
     _predict_function: BatchFunction | None = None
 
     # Compiling ----------------------------------------------------------------------------------
@@ -111,15 +104,6 @@ class Trainer:
         """Whether `compile` has been called."""
         return self._compilation is not None
 
-    def _compiled_for(self, method: str) -> Compilation:
-        if self._compilation is None:
-            name = getattr(self, "name", type(self).__name__)
-            raise ValueError(
-                f"model '{name}' has to be compiled before {method}(): call "
-                "model.compile(optimizer, loss) first"
-            )
-        return self._compilation
-
     @property
     def train_function(self) -> BatchFunction:
         """The compiled `train_step`: its `trace_count`, and its `function` for export."""
@@ -136,131 +120,6 @@ class Trainer:
         if self._predict_function is None:
             self._predict_function = BatchFunction(self, "predict_step")
         return self._predict_function
-
-    # Steps, for subclasses to replace -----------------------------------------------------------
-
-    def train_step(self, data: Any) -> Mapping[str, Any]:
-        """Train on a batch; returns what to log.
-
-        Args:
-            data: x, (x, y) or (x, y, sample_weight), with tensors.
-        """
-        from onnxtape.tape import GradientTape
-
-        x, y, sample_weight = unpack_x_y_sample_weight(data)
-        with GradientTape() as tape:
-            y_pred = self(x, training=True)  # type: ignore[operator]
-            loss = self._loss(x, y, y_pred, sample_weight, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        self._track_loss(loss, x)
-        weights = self.trainable_variables  # type: ignore[attr-defined]
-        if weights:
-            self.optimizer.apply(tape.gradient(scaled, weights), weights)
-        else:
-            warnings.warn_explicit(
-                f"model '{self.name}' has no trainable weights",  # type: ignore[attr-defined]
-                UserWarning,
-                *context.user_place(),
-            )
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def test_step(self, data: Any) -> Mapping[str, Any]:
-        """Evaluate a batch; returns what to log."""
-        x, y, sample_weight = unpack_x_y_sample_weight(data)
-        y_pred = self(x, training=False)  # type: ignore[operator]
-        loss = self._loss(x, y, y_pred, sample_weight, training=False)
-        self._track_loss(loss, x)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def predict_step(self, data: Any) -> Any:
-        """The predictions for a batch."""
-        x, _, _ = unpack_x_y_sample_weight(data)
-        return self(x, training=False)  # type: ignore[operator]
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """The total loss of a batch: of `compile(loss=...)`, `add_loss` and regularizers.
-
-        Raises:
-            ValueError: there is no loss; or targets do not fit the outputs.
-        """
-        losses = self._compiled_for("compute_loss").losses
-        parts = []
-        if losses is not None:
-            total = losses(self, y, y_pred, sample_weight)
-            if total is not None:
-                parts.append(total)
-        parts.extend(ops.sum(part) for part in self.losses)  # type: ignore[attr-defined]
-        if not parts:
-            raise ValueError(
-                "there is no loss to train with: give compile() a loss, call add_loss in the "
-                "model, or write your own compute_loss or train_step"
-            )
-        total = parts[0]
-        for part in parts[1:]:
-            total = ops.add(total, ops.cast(part, total.dtype))
-        return total
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> Mapping[str, Any]:
-        """Update the metrics of `compile` with a batch; returns all results, by name."""
-        self._compiled_for("compute_metrics").metrics.update_state(y, y_pred, sample_weight)
-        return self.get_metrics_result()
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """The results of all metrics, by their names in logs."""
-        results: dict[str, Any] = {}
-        for metric in self.metrics:
-            found: Any = metric.result()
-            if isinstance(found, Mapping):
-                results.update(found)
-            else:
-                results[metric.name] = found
-        return results
-
-    def _loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
-        # Keras's older compute_loss has no argument `training`.
-        taken = inspect.signature(self.compute_loss).parameters
-        extra = {"training": training} if "training" in taken else {}
-        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **extra)
-        return convert_to_tensor(loss)
-
-    def _track_loss(self, loss: Tensor, x: Any) -> None:
-        with context.in_layer("loss"):
-            first = next(leaf for leaf in nest.flatten(x) if leaf is not None)
-            count = ops.shape(first)[0]
-            self._compiled_for("train_step").loss_tracker.update_state(loss, sample_weight=count)
-
-    # Metrics ------------------------------------------------------------------------------------
-
-    @property
-    def metrics(self) -> list[Metric | Any]:
-        """All metrics: the loss's mean, those of `compile`, and those that layers hold."""
-        found: list[Any] = []
-        if self._compilation is not None:
-            found.extend(self._compilation.own_metrics)
-        for layer in self._flatten_layers():  # type: ignore[attr-defined]
-            for value in layer.__dict__.get("_tracked", {}).values():
-                found.extend(
-                    part for part in nest.flatten(value) if hasattr(type(part), "update_state")
-                )
-        return found
-
-    @property
-    def metrics_names(self) -> list[str]:
-        return [metric.name for metric in self.metrics]
-
-    def reset_metrics(self) -> None:
-        """Let all metrics forget what they have seen."""
-        for metric in self.metrics:
-            metric.reset_state()
 
     # Loops --------------------------------------------------------------------------------------
 
@@ -315,48 +174,24 @@ class Trainer:
             ValueError: the model is not compiled; data or arguments do not fit.
         """
         compilation = self._compiled_for("fit")
-        floats = getattr(self, "dtype", "float32")
-        if validation_split and validation_data is None:
-            if not is_array_data(x):
-                raise ValueError(
-                    f"validation_split needs arrays, not a {type(x).__name__}: split the data "
-                    "yourself, with take(n) and skip(n) of a dataset, and give validation_data"
-                )
-            if class_weight is not None and sample_weight is not None:
-                raise ValueError("give either class_weight or sample_weight, not both")
-            training, validation_data = split(x, y, sample_weight, validation_split)
-            x, y, sample_weight = training
-        batches = make_batches(
+        data, validation = fit_data(
             x,
             y,
             sample_weight,
+            class_weight=class_weight,
             batch_size=batch_size,
             steps=steps_per_epoch,
             shuffle=shuffle,
-            class_weight=class_weight,
-            floats=floats,
+            floats=getattr(self, "dtype", "float32"),
+            validation_split=validation_split,
+            validation_data=validation_data,
+            validation_batch_size=validation_batch_size,
+            validation_steps=validation_steps,
         )
-        validation = None
-        if validation_data is not None:
-            val_x, val_y, val_weight = validation_data, None, None
-            if isinstance(validation_data, (tuple, list)):
-                val_x, val_y, val_weight = unpack_x_y_sample_weight(validation_data)
-            inherited = batch_size if is_array_data(val_x) else None
-            validation = Epochs(
-                make_batches(
-                    val_x,
-                    val_y,
-                    val_weight,
-                    batch_size=validation_batch_size or inherited,
-                    steps=validation_steps,
-                    floats=floats,
-                ),
-                validation_steps,
-            )
         return fit_epochs(
             self,
             compilation,
-            Epochs(batches, steps_per_epoch),
+            data,
             validation,
             callbacks,
             verbose=verbose,

@@ -27,7 +27,14 @@ L = ot.layers
         (lambda: ot.metrics.Mean(nam="m"), "Mean has no argument 'nam'; did you mean 'name'"),
         (lambda: ot.callbacks.EarlyStopping(patiense=3), "did you mean 'patience'"),
         (lambda: ot.constraints.NonNeg(3), "NonNeg takes no arguments"),
-        (lambda: L.Conv2D(3), "^Conv2D needs its argument 'kernel_size'$"),
+        (
+            lambda: L.Conv2D(3),
+            r"^Conv2D needs its argument 'kernel_size'\n  at .*test_constructing.py:\d+$",
+        ),
+        (lambda: L.Conv2D(), r"^Conv2D needs its argument 'filters'\n  at "),
+        (lambda: L.Dense(), r"^Dense needs its argument 'units'\n  at "),
+        (lambda: L.Embedding(), r"^Embedding needs its argument 'input_dim'\n  at "),
+        (lambda: ot.metrics.MeanIoU(), r"^MeanIoU needs its argument 'num_classes'\n  at "),
         (
             lambda: L.Flatten(None, 3),
             r"Flatten takes 1 arguments by position \(data_format\), not 2",
