@@ -234,10 +234,7 @@ def _split(traced: TracedStep) -> Split | None:
     """The step as parts of the batch that run at the same time, where that is worthwhile."""
     if thread_count() < 2 or _convolves(traced):
         return None  # convolutions are laid out for their kernels instead
-    model = traced.model
-    if estimated_seconds(model.graph) < _BRIEF_SECONDS:
-        return None
-    split = split_batch(cloned(model), [s.name for s in traced.inputs], thread_count())
+    split = split_batch(cloned(traced.model), [s.name for s in traced.inputs], thread_count())
     if split is not None:
         for each in (split.part, split.rest):
             run_passes(each, _product_passes())

@@ -139,16 +139,18 @@ class _Plan:
         return [node for node in self.graph if node in found]
 
     def worthwhile(self) -> bool:
-        """Whether the parts would be faster than all threads on one operator after the other."""
+        """Whether the parts would be faster than one operator after the other, on one thread or on
+        all of them."""
         if not self.possible:
             return False
-        together = after = 0.0
+        alone = together = after = 0.0
         needed = set(self.needed())
         in_part = _SECONDS_TO_START
         for node in self.graph:
             work = _work(node)
             shared = work / self.parts + _SECONDS_TO_SHARE
             seconds = _SECONDS_PER_NODE + (shared if work > _LEAST_SHARED_SECONDS else work)
+            alone += _SECONDS_PER_NODE + work
             together += seconds
             if node not in needed:
                 after += seconds
@@ -158,7 +160,7 @@ class _Plan:
             else:  # each part does all of it, and the rest may once more
                 in_part += _SECONDS_PER_NODE + work
                 after += seconds
-        return in_part + after < _WORTHWHILE * together
+        return in_part + after < _WORTHWHILE * min(alone, together)
 
 
 def _work(node: ir.Node) -> float:
