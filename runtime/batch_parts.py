@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxtape.runtime.concurrently import run_together
-from onnxtape.runtime.dtypes import DTYPES
 from onnxtape.runtime.session import execution_error
-from onnxtape.runtime.values import bindings, copy_from_numpy, ort_device
+from onnxtape.runtime.values import bindings, copy_from_numpy, memory_for
 
 if TYPE_CHECKING:
     from onnxtape.runtime.step import StateCell
@@ -47,12 +46,10 @@ class BatchParts:
         self._ios = [bindings().SessionIOBinding(session._sess) for _ in range(count)]
         #: What the parts write, always to the same memory, by the names that the rest has for it.
         self.made: dict[str, Any] = {}
-        make = bindings().OrtValue.ortvalue_from_shape_and_onnx_type
-        numbers = {dtype.ort: dtype.onnx for dtype in DTYPES.values()}
         for part, io in enumerate(self._ios):
             io.bind_ortvalue_input(first, copy_from_numpy(np.asarray([part * samples])))
             for output in session.get_outputs():
-                value = make(output.shape, numbers[output.type], ort_device())
+                value = memory_for(output)
                 io.bind_ortvalue_output(output.name, value)
                 self.made[names[output.name][part]] = value
         run = session._sess.run_with_iobinding

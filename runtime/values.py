@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape.runtime.dtypes import numpy_dtype
+from onnxtape.runtime.dtypes import DTYPES, numpy_dtype
 from onnxtape.runtime.providers import load_onnxruntime
 
 _BFLOAT16_NUMBER = 16
@@ -70,6 +70,13 @@ def copy_from_numpy(array: npt.NDArray[Any], kind: str = "cpu", index: int = 0) 
     if array.size:
         value.update_inplace(np.ascontiguousarray(array))
     return value
+
+
+def memory_for(node: Any) -> Any:
+    """An OrtValue of a session's input or output of static shape (NodeArg), not initialized."""
+    numbers = {dtype.ort: dtype.onnx for dtype in DTYPES.values()}
+    make = bindings().OrtValue.ortvalue_from_shape_and_onnx_type
+    return make(node.shape, numbers[node.type], ort_device())
 
 
 def from_dlpack(tensor: Any) -> Any:
