@@ -30,6 +30,12 @@ def attach(x: Tensor, mask: Any) -> Tensor:
     return x
 
 
+def detach(x: Any) -> None:
+    """Take the mask off a tensor; anything else stays as it is."""
+    if mask_of(x) is not None:
+        del x._keras_mask
+
+
 def fill_in(parameters: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Put masks of tensors into the mask arguments that were left out.
 

@@ -14,7 +14,8 @@ from onnxtape.variable import Variable
 def as_numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Logs with Python numbers for scalars, whatever they were; arrays for larger tensors.
 
-    A dict among them, such as the results of several metrics together, gives its own entries.
+    They come in the order of their names, as in Keras. A dict among them, such as the results of
+    several metrics together, gives its own entries.
     """
     numbers: dict[str, Any] = {}
     for name, value in (logs or {}).items():
@@ -22,7 +23,7 @@ def as_numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
             numbers |= as_numbers(value)
         else:
             numbers[name] = _number(value)
-    return numbers
+    return dict(sorted(numbers.items()))
 
 
 def _number(value: Any) -> Any:

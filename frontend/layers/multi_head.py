@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape import constraints, context, initializers, ops, random, regularizers
+from onnxtape import constraints, context, initializers, masks, ops, random, regularizers
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.core import Dropout
@@ -70,6 +70,9 @@ class _Projection(Layer):
 
 class _MultiHead(Layer):
     """What MultiHeadAttention and GroupedQueryAttention share."""
+
+    #: Whether the inputs carry no masks any more after the call.
+    _takes_masks_off = False
 
     def __init__(
         self,
@@ -184,6 +187,9 @@ class _MultiHead(Layer):
         Returns:
             (batch, queries, output_shape).
         """
+        if self._takes_masks_off:
+            for x in (query, value, key):
+                masks.detach(x)
         given = convert_to_tensor(query, self.compute_dtype)
         value = convert_to_tensor(value, self.compute_dtype)
         key = value if key is None else convert_to_tensor(key, self.compute_dtype)
@@ -266,6 +272,8 @@ class MultiHeadAttention(_MultiHead):
     """
 
     supports_masking = True
+    # As in Keras: what is added to the output has no mask, and neither has the sum.
+    _takes_masks_off = True
 
     def __init__(
         self,

@@ -214,6 +214,10 @@ class Epochs:
         self._current: Iterator[Any] | None = None
         self._seen = 0
 
+    def restart(self) -> None:
+        """Let the next epoch begin anew; an iterator goes on."""
+        self._current = None
+
     @property
     def num_batches(self) -> int | None:
         """How many an epoch has, as far as that is known."""

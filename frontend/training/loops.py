@@ -88,6 +88,8 @@ def evaluate_epochs(
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
+    # The same data each time, as in Keras.
+    data.restart()
     latest: Mapping[str, Any] = {}
     step = model.test_function
     for batch, values in enumerate(data):

@@ -94,7 +94,7 @@ def test_one_trace_for_whole_batches_and_one_for_the_last(monkeypatch: pytest.Mo
     def refused(*args: Any, **options: Any) -> Any:
         raise AssertionError("another session was made")
 
-    monkeypatch.setattr("onnxtape.concrete.create_session", refused)
+    monkeypatch.setattr("onnxtape.compilation.create_session", refused)
     monkeypatch.setattr(session, "create_session", refused)
     fit(model, epochs=3, validation_data=(X[:20], Y[:20]))
     fit(model, epochs=1, batch_size=7)
@@ -243,7 +243,7 @@ def test_mistakes_of_callbacks(tmp_path: Path) -> None:
         fit(compiled(), callbacks=[of.LearningRateScheduler(lambda epoch, rate: 1)])
     with pytest.raises(ValueError, match="use_ema=True"):
         fit(compiled(), callbacks=[of.SwapEMAWeights()], validation_data=(X, Y))
-    with pytest.raises(KeyError, match="asks for 'nothing', but there are epoch, loss, accuracy"):
+    with pytest.raises(KeyError, match="asks for 'nothing', but there are epoch, accuracy, loss"):
         fit(compiled(), callbacks=[of.ModelCheckpoint(tmp_path / "{nothing}.safetensors")])
     with pytest.warns(UserWarning, match="watches 'val_loss'.*val_ names need validation_data"):
         fit(compiled(), epochs=1, callbacks=[of.EarlyStopping()])
