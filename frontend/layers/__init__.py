@@ -92,7 +92,13 @@ from onnxtape.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from onnxtape.layers.preprocessing import Normalization, RandomFlip, RandomRotation
+from onnxtape.layers.preprocessing import Normalization
+from onnxtape.layers.random_images import (
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
+)
 from onnxtape.layers.recurrent import RNN
 from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from onnxtape.layers.recurrent_layers import GRU, LSTM, SimpleRNN
@@ -188,6 +194,8 @@ __all__ = [
     "RNN",
     "RandomFlip",
     "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "RepeatVector",
     "Rescaling",

@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.reference.keras_families.common import Arrays, Program, array, numpy
 
+TENTH = (0.1, 0.1)
 IMAGES = array((3, 6, 4, 2), 3, 0.0, 1.0)
 
 
@@ -52,12 +53,11 @@ def _in_a_model(k: Any) -> Arrays:
     return {"output": numpy(model(k.ops.convert_to_tensor(batches[0])))}
 
 
-def _rotated(**options: Any) -> Program:
+def _fixed(name: str, **options: Any) -> Program:
     """By a fixed angle: the two ends of what chance may choose are one."""
 
     def run(k: Any) -> Arrays:
-        options_of = {"factor": (0.1, 0.1), **options}
-        layer = k.layers.RandomRotation(**options_of)
+        layer = getattr(k.layers, name)(**options)
         return {
             "trained": numpy(layer(k.ops.convert_to_tensor(IMAGES), training=True)),
             "rested": numpy(layer(k.ops.convert_to_tensor(IMAGES), training=False)),
@@ -73,8 +73,15 @@ PROGRAMS: dict[str, Program] = {
     "adapted_all": _adapted(axis=None),
     "given": _given,
     "in_a_model": _in_a_model,
-    "rotated_quarter": _rotated(factor=(0.25, 0.25)),
-    "rotated": _rotated(),
-    "rotated_nearest": _rotated(fill_mode="nearest"),
-    "rotated_constant": _rotated(fill_mode="constant"),
+    "rotated_quarter": _fixed("RandomRotation", factor=(0.25, 0.25)),
+    "rotated": _fixed("RandomRotation", factor=TENTH),
+    "rotated_nearest": _fixed("RandomRotation", factor=TENTH, fill_mode="nearest"),
+    "rotated_constant": _fixed("RandomRotation", factor=TENTH, fill_mode="constant"),
+    "moved": _fixed("RandomTranslation", height_factor=(0.5, 0.5), width_factor=(-0.3, -0.3)),
+    "moved_constant": _fixed(
+        "RandomTranslation", height_factor=TENTH, width_factor=TENTH, fill_mode="constant"
+    ),
+    "larger": _fixed("RandomZoom", height_factor=(-0.3, -0.3)),
+    "smaller": _fixed("RandomZoom", height_factor=(0.4, 0.4), width_factor=TENTH),
+    "smaller_nearest": _fixed("RandomZoom", height_factor=(0.4, 0.4), fill_mode="nearest"),
 }
