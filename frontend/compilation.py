@@ -20,7 +20,6 @@ import onnx_ir as ir
 from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
-from onnxtape.compiler.notes import cloned
 from onnxtape.compiler.passes import GraphPass, applies, run_passes
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
@@ -234,7 +233,7 @@ def _split(traced: TracedStep) -> Split | None:
     """The step as parts of the batch that run at the same time, where that is worthwhile."""
     if thread_count() < 2 or _convolves(traced):
         return None  # convolutions are laid out for their kernels instead
-    split = split_batch(cloned(traced.model), [s.name for s in traced.inputs], thread_count())
+    split = split_batch(traced.model, [s.name for s in traced.inputs], thread_count())
     if split is not None:
         for each in (split.part, split.rest):
             run_passes(each, _product_passes())

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.notes import cloned
 from onnxtape.compiler.operators import RANDOM
 from onnxtape.compiler.passes import applies
 from onnxtape.compiler.passes.costs import byte_count, flop_count
@@ -58,7 +59,7 @@ def split_batch(model: ir.Model, batch: Collection[str], parts: int) -> Split | 
     """Cut a step in two, if its parts can run at the same time and that is faster, by estimate.
 
     Args:
-        model: the step, of static shapes; it becomes the rest.
+        model: the step, of static shapes; it is left as it is.
         batch: the names of its batch inputs; those whose first dimension is the batch's are
             divided.
         parts: how many parts there are, one for each thread.
@@ -66,9 +67,7 @@ def split_batch(model: ir.Model, batch: Collection[str], parts: int) -> Split | 
     plan = _Plan(model, batch, parts)
     if not plan.worthwhile():
         return None
-    part = _part(plan)
-    _leave_rest(plan)
-    return Split(part, plan.batch // parts, model)
+    return Split(_part(plan), plan.batch // parts, _rest(plan))
 
 
 class _Plan:
@@ -275,17 +274,19 @@ def _part(plan: _Plan) -> ir.Model:
     return ir.Model(part.graph, ir_version=plan.model.ir_version)
 
 
-def _leave_rest(plan: _Plan) -> None:
-    """Replace in the step's own graph what the parts make."""
-    graph = plan.graph
+def _rest(plan: _Plan) -> ir.Model:
+    """A copy of the step that takes what the parts make."""
+    model = cloned(plan.model)
+    graph = model.graph
     nodes = list(graph)
-    for value in plan.handed:
-        placement, name = plan.placement(value), value.name or ""
-        shape: Sequence[int] = shape_of(value) or ()  # type: ignore[assignment]
+    copies = {value.name: value for node in nodes for value in node.outputs}
+    for old in plan.handed:
+        placement, name = plan.placement(old), old.name or ""
+        value, shape = copies[name], shape_of(old) or ()
         inputs = [
             ir.Value(
                 name=part_name(name, i),
-                shape=ir.Shape(local_shape(shape, placement, plan.parts)),
+                shape=ir.Shape(local_shape(shape, placement, plan.parts)),  # type: ignore[arg-type]
                 type=value.type,
             )
             for i in range(plan.parts)
@@ -304,4 +305,5 @@ def _leave_rest(plan: _Plan) -> None:
         graph.insert_before(nodes[0], joined)
         ir.convenience.replace_all_uses_with(value, whole, replace_graph_outputs=True)
         value.name, whole.name = f"{name}.local", name
-    RemoveDeadCode().run(plan.model)
+    RemoveDeadCode().run(model)
+    return model

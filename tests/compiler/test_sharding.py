@@ -13,7 +13,6 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxtape.compiler import GraphBuilder
-from onnxtape.compiler.notes import cloned
 from onnxtape.compiler.sharding import split
 from onnxtape.compiler.sharding.placement import Shard, reshaped
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
@@ -156,7 +155,7 @@ def test_parts_and_rest_compute_what_the_whole_does(name: str) -> None:
         "w": rng.uniform(-1, 1, (5, 5)).astype(np.float32),
     }
     whole = evaluated(model, feeds)
-    found = split_batch(cloned(model), ["x"], PARTS)
+    found = split_batch(model, ["x"], PARTS)
     if name in ALL_TOGETHER:
         assert found is None
         return
