@@ -18,7 +18,8 @@ class BackupAndRestore(Callback):
     """Keep a backup of the training state, and go on from one that an interrupted `fit` left.
 
     The backup is one file, written whole or not at all: the model, the optimizer, the random
-    stream and the number of finished epochs.
+    stream, the number of finished epochs, and where the data was: the order in which arrays and
+    `ot.data.Dataset`s are shuffled goes on, too.
 
     Args:
         backup_dir: the folder, for nothing else.
@@ -49,11 +50,17 @@ class BackupAndRestore(Callback):
         self._previous = Path(backup_dir) / "previous.safetensors"
         self._counter = BatchCounter(save_freq)
         self._epochs = Variable(0, False, "epochs", "int64", role="buffer")
+        # Where the data was when the epoch began.
+        self._data: Variable | None = None
 
     def needs_batch_logs(self, batch: int) -> bool:
         return False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        dataset = self.model._fitted_dataset
+        self._data = None
+        if dataset is not None:
+            self._data = Variable(dataset.position.numpy(), False, "data", role="buffer")
         if not self._latest.exists() and not self._previous.exists():
             self._epochs.assign(self.model._first_epoch)
             return
@@ -72,9 +79,13 @@ class BackupAndRestore(Callback):
                 raise
             restore_checkpoint(self._previous, self._tree())
         self.model._first_epoch = int(self._epochs.numpy())
+        if dataset is not None and self._data is not None:
+            dataset.position.assign(self._data.numpy())
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._epochs.assign(epoch + 1)
+        if self._data is not None:
+            self._data.assign(self.model._fitted_dataset.position.numpy())
         if self.save_freq == "epoch":
             self._save()
 
@@ -96,4 +107,6 @@ class BackupAndRestore(Callback):
         found = {"model": self.model, "progress": self._epochs}
         if self.model.optimizer is not None:
             found["optimizer"] = self.model.optimizer
+        if self._data is not None:
+            found["data"] = self._data
         return found

@@ -175,12 +175,13 @@ class ArrayBatches:
         rows = Dataset.from_tensor_slices(tuple(leaves[i] for i in self._given))
         if shuffle:
             rows = rows.shuffle(samples)
-        self._dataset = rows.batch(size)
+        #: Whose position a backup keeps.
+        self.dataset = rows.batch(size)
         self.num_batches: int | None = math.ceil(samples / size)
         self._whole = self._packer()
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._whole, self._dataset)
+        return map(self._whole, self.dataset)
 
     def on_epoch_end(self) -> None:
         """Nothing: each pass shuffles anew."""

@@ -30,6 +30,10 @@ class Batches(Protocol):
     #: How many a pass has; None if that is not known, or there is no end.
     num_batches: int | None
 
+    @property
+    def dataset(self) -> Dataset | None:
+        """What is looped over, if that has a position to go on from."""
+
     def __iter__(self) -> Iterator[Any]: ...
 
     def on_epoch_end(self) -> None: ...
@@ -46,6 +50,7 @@ class IterableBatches:
         self._source = source
         self._change = change
         self.num_batches: int | None = None
+        self.dataset: Dataset | None = source if isinstance(source, Dataset) else None
         if isinstance(source, Dataset):
             count = source.cardinality()
             self.is_endless = count == INFINITE_CARDINALITY
@@ -76,10 +81,10 @@ class IndexedBatches(IterableBatches):
         super().__init__(source, change)
         count = self.num_batches or 0
         order = Dataset.range(count)
-        self._order = order.shuffle(count) if shuffle and count else order
+        self.dataset = order.shuffle(count) if shuffle and count else order
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._change(self._source[int(i)]) for i in self._order)
+        return (self._change(self._source[int(i)]) for i in self.dataset or ())
 
 
 def _length(source: Any) -> int | None:
@@ -217,6 +222,11 @@ class Epochs:
     def restart(self) -> None:
         """Let the next epoch begin anew; an iterator goes on."""
         self._current = None
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """What is looped over, if that has a position to go on from."""
+        return self._batches.dataset
 
     @property
     def num_batches(self) -> int | None:

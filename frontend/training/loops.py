@@ -42,6 +42,7 @@ def fit_epochs(
         )
     model.stop_training = False
     model._first_epoch = epochs.start
+    model._fitted_dataset = data.dataset
     callbacks.on_train_begin()
     logs: dict[str, Any] = {}
     for epoch in range(max(epochs.start, model._first_epoch), epochs.stop):

@@ -105,10 +105,13 @@ class Interruption(Exception):
     """What ends a training early."""
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_training_goes_on_after_an_interruption(tmp_path: Path, damaged: bool) -> None:
+@pytest.mark.parametrize("shuffle", [False, True], ids=["ordered", "shuffled"])
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_training_goes_on_after_an_interruption(
+    tmp_path: Path, damaged: bool, shuffle: bool
+) -> None:
     whole = compiled(dropout=0.5)
-    expected = fit(whole, epochs=4)
+    expected = fit(whole, epochs=4, shuffle=shuffle)
 
     class Interrupt(ot.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -118,14 +121,14 @@ def test_training_goes_on_after_an_interruption(tmp_path: Path, damaged: bool) -
     folder = tmp_path / "backup"
     backup = ot.callbacks.BackupAndRestore(folder, double_checkpoint=damaged)
     with pytest.raises(Interruption):
-        fit(compiled(dropout=0.5), epochs=4, callbacks=[backup, Interrupt()])
+        fit(compiled(dropout=0.5), epochs=4, callbacks=[backup, Interrupt()], shuffle=shuffle)
     if damaged:
         # Then the epoch before is where it goes on.
         (folder / "latest.safetensors").write_bytes(b"cut short")
     resumed = compiled(dropout=0.5)
     ot.set_seed(17)
     history = resumed.fit(
-        X, Y, batch_size=16, epochs=4, verbose=0, shuffle=False,
+        X, Y, batch_size=16, epochs=4, verbose=0, shuffle=shuffle,
         callbacks=[ot.callbacks.BackupAndRestore(folder)],
     )  # fmt: skip
     assert history.epoch == ([2, 3] if damaged else [3])
