@@ -71,7 +71,7 @@ def loop(title: str, operands: Sequence[Any], graphs: Subgraphs, attributes: Any
     """Iterations one after the other eagerly, and where states are sequences; else a Loop."""
     body = graphs["body"]
     trips, going, *states = [*operands, None][: max(2, len(operands))]
-    if not _tracing():
+    if not tracing():
         return _iterated(title, trips, going, states, body)
     if any(isinstance(x, list) for x in states):
         return _iterated(title, trips, going, states, body)
@@ -191,7 +191,7 @@ def scan(title: str, operands: Sequence[Any], graphs: Subgraphs, attributes: Any
         axis % len(B.shape(x) or (0,))
         for axis, x in zip(each("scan_input_axes", sliced), scanned, strict=True)
     ]
-    if _tracing():
+    if tracing():
         return _traced_scan(title, states, scanned, in_axes, body, attributes)
     backwards = each("scan_input_directions", sliced)
     length = 1 if _sketching() else convert_to_tensor(scanned[0]).shape[in_axes[0]]
@@ -281,7 +281,8 @@ def _assign(variables: Sequence[Variable], values: Sequence[Tensor]) -> None:
         variable.assign(B.refine_shape(value, variable.shape))
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
+    """Whether nodes are made, to be run later."""
     symbolic = context.state.symbolic
     return symbolic is not None and not symbolic.none_dims
 

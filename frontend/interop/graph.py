@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxtape import context, random
+from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.errors import Provenance
 from onnxtape.compiler.operators import RANDOM
 from onnxtape.engine import B, convert_to_tensor, emit
@@ -264,8 +265,40 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
     elif training and node.op_type == "BatchNormalization":
         _normalize(node, operands, values)
     else:
-        results = emit(node.op_type, operands, node.attributes, len(node.outputs))
+        results = _known_results(node, operands) or emit(
+            node.op_type, operands, node.attributes, len(node.outputs)
+        )
         values.update(zip(node.outputs, results, strict=True))
+
+
+#: So many numbers at most are computed while tracing: sizes, positions, conditions.
+_FEW = 64
+
+
+def _known_results(node: Node, operands: Sequence[Any]) -> list[Any] | None:
+    """What an operator makes of few numbers that are known while tracing.
+
+    Branches and iterations depend on such numbers, and need no If or Loop then.
+    """
+    if not control_flow.tracing() or node.op_type in RANDOM or not operands:
+        return None
+    if node.op_type == "Shape":
+        shape = B.shape(operands[0])
+        if not is_static(shape):
+            return None
+        start, end = node.attributes.get("start", 0), node.attributes.get("end")
+        return [B.constant(np.asarray(shape[start:end], np.int64))]
+    known = [None if x is None else B.constant_value(x) for x in operands]
+    if any(a is None for a, x in zip(known, operands, strict=True) if x is not None):
+        return None
+    if sum(a.size for a in known if a is not None) > _FEW:
+        return None
+    with context.eagerly():
+        eager = [None if a is None else convert_to_tensor(a) for a in known]
+        made = emit(node.op_type, eager, node.attributes, len(node.outputs))
+    if sum(x.size for x in made) > _FEW:
+        return None
+    return [B.constant(x.numpy()) for x in made]
 
 
 def _apply_fused(source: str, node: Node, operands: Sequence[Any], values: Environment) -> None:

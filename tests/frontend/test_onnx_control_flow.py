@@ -305,6 +305,59 @@ def test_sequences_that_a_loop_collects() -> None:
         ot.function(open_count, fallback="error")(feeds)
 
 
+WHILE_IT_COLLECTS = """
+<ir_version: 8, opset_import: ["": 18]>
+net (double[n,4] x) => (double[m,4] y) {
+    go = Constant <value = bool {1}> ()
+    first = Constant <value = int64 {0}> ()
+    one = Constant <value = int64 {1}> ()
+    sizes = Shape (x)
+    rows = Gather (sizes, first)
+    empty = SequenceEmpty <dtype = 11> ()
+    last, parts = Loop ("", go, first, empty) <
+        body = step (int64 i, bool before, int64 k, seq(double[1,4]) s) => (bool after,
+                int64 next, seq(double[1,4]) t) {
+            next = Add(k, one)
+            from = Unsqueeze(k, first_axis)
+            to = Unsqueeze(next, first_axis)
+            row = Slice(x, from, to)
+            odd = Mod(next, two)
+            even = Equal(odd, first)
+            made = If (even) <
+                then_branch = yes () => (double[1,4] a) { a = MatMul(row, w) },
+                else_branch = no () => (double[1,4] c) { c = Mul(row, b) }
+            >
+            t = SequenceInsert(s, made)
+            after = Less(next, rows)
+        }
+    >
+    y = ConcatFromSequence <axis = 0> (parts)
+}
+"""
+
+
+def test_iterations_that_depend_on_a_size_that_is_known() -> None:
+    """As PyTorch's exporter writes EmbeddingBag: numbers decide how long, and which branch."""
+    proto = parsed(WHILE_IT_COLLECTS)
+    for name, array in {"first_axis": np.int64([0]), "two": np.int64(2)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    model = ot.load_onnx(proto)
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x)
+        return y, tape.gradient(y, model.trainable_variables)
+
+    assert not {"If", "Loop"} & {n.op_type for n in step.get_concrete_function(X).model.graph.node}
+    for x in (X, X[:3]):
+        y, gradients = step(x)
+        np.testing.assert_allclose(y, run(proto, {"x": x})[0])
+        by_path = dict(zip([v.path for v in model.trainable_variables], gradients, strict=True))
+        np.testing.assert_allclose(by_path["b"], x[::2].sum(0))
+        np.testing.assert_allclose(by_path["w"], np.tile(x[1::2].sum(0)[:, None], 4))
+
+
 def test_a_model_that_ends_behind_a_loop() -> None:
     proto = parsed(REPEATED)
     model = ot.load_onnx(proto)
