@@ -224,13 +224,15 @@ def _simplified(expression: str) -> Dim:
 
 
 def _split(context: ShapeInferenceContext, node: ir.Node) -> None:
-    """Sizes given at run time need not be equal."""
-    if not _given(node, 1) or _content(context, node.inputs[1]) is not None:
+    """Sizes that are symbols, or given at run time, need not be equal; the library halves."""
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    if given is None or ir.convenience.get_const_tensor(given) is not None:
         return
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-    for output in node.outputs:
+    sizes = _content(context, given) or (None,) * len(node.outputs)
+    for output, size in zip(node.outputs, sizes, strict=True):
         dims = list(shape_of(output) or ())
-        dims[axis] = None
+        dims[axis] = size
         output.shape = _named(context, dims)
 
 

@@ -229,6 +229,11 @@ def test_a_split_with_sizes_of_run_time() -> None:
     assert parts[0][0] == parts[1][0] == "batch"
     assert parts[0][1] != parts[1][1]
     assert not isinstance(parts[0][1], int)
+    # Eight and two steps of a batch, say.
+    batch = b.op("Shape", x, end=1)
+    flat = b.op("Reshape", b.op("Concat", *[x] * 10, axis=0), [-1, 6])
+    uneven = b.op_multi("Split", flat, b.op("Mul", [8, 2], batch), outputs=2, axis=0)
+    assert [b.shape(o) for o in uneven] == [("8*batch", 6), ("2*batch", 6)]
     fixed = b.op_multi("Split", x, [2, 4], outputs=2, axis=1)
     assert [b.shape(o) for o in fixed] == [("batch", 2), ("batch", 4)]
 
