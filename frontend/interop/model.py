@@ -305,7 +305,7 @@ class OnnxModel(Adaptable, Model):
                 raise ValueError(
                     f"model '{self.name}' has no value '{name}'{suggestion(name, made)}"
                 )
-        short = OnnxModel.__new__(OnnxModel)
+        short = OnnxModel.__new__(OnnxModel, self._read)
         short.__dict__.update((k, v) for k, v in self.__dict__.items() if k != "_tracked")
         short.__dict__.pop("_output_type", None)
         short.output_names = list(outputs)
