@@ -80,7 +80,9 @@ class _Plan:
         first = [(shape_of(value) or (0,))[0] for value in self.graph.inputs if value.name in batch]
         sizes = Counter(size for size in first if isinstance(size, int))
         self.batch = sizes.most_common(1)[0][0] if sizes else 0
-        self.possible = self.batch >= 2 * parts and self.batch % parts == 0
+        self.costs = _Costs(model.graph, parts)
+        divides = self.batch >= 2 * parts and self.batch % parts == 0
+        self.possible = divides and self.costs.least < self.costs.limit
         if not self.possible:
             return
         for value in self.graph.inputs:
@@ -138,28 +140,42 @@ class _Plan:
         return [node for node in self.graph if node in found]
 
     def worthwhile(self) -> bool:
-        """Whether the parts would be faster than one operator after the other, on one thread or on
-        all of them."""
+        """Whether the parts would be faster than the whole."""
         if not self.possible:
             return False
-        alone = together = after = 0.0
         needed = set(self.needed())
-        in_part = _SECONDS_TO_START
-        for node in self.graph:
-            work = _work(node)
-            shared = work / self.parts + _SECONDS_TO_SHARE
-            seconds = _SECONDS_PER_NODE + (shared if work > _LEAST_SHARED_SECONDS else work)
-            alone += _SECONDS_PER_NODE + work
-            together += seconds
+        seconds = _SECONDS_TO_START
+        for node, work in self.costs.works.items():
             if node not in needed:
-                after += seconds
-                continue
-            if node in self.local:
-                in_part += _SECONDS_PER_NODE + work / self.parts
+                seconds += self.costs.of_all(work)
+            elif node in self.local:
+                seconds += _SECONDS_PER_NODE + work / self.parts
             else:  # each part does all of it, and the rest may once more
-                in_part += _SECONDS_PER_NODE + work
-                after += seconds
-        return in_part + after < _WORTHWHILE * min(alone, together)
+                seconds += _SECONDS_PER_NODE + work + self.costs.of_all(work)
+        return seconds < self.costs.limit
+
+
+class _Costs:
+    """What a graph's nodes cost, by estimate.
+
+    Attributes:
+        works: what one thread needs for each node, without the node's fixed cost, in seconds.
+        limit: parts must take less than that to be worthwhile.
+        least: what parts take at best.
+    """
+
+    def __init__(self, graph: ir.Graph, parts: int) -> None:
+        self.parts = parts
+        self.works = {node: _work(node) for node in graph}
+        alone = sum(_SECONDS_PER_NODE + work for work in self.works.values())
+        self.limit = _WORTHWHILE * min(alone, sum(map(self.of_all, self.works.values())))
+        self.least = _SECONDS_TO_START + _SECONDS_PER_NODE * len(self.works)
+        self.least += sum(self.works.values()) / parts
+
+    def of_all(self, work: float) -> float:
+        """What all threads take for a node, one operator after the other."""
+        shared = work / self.parts + _SECONDS_TO_SHARE
+        return _SECONDS_PER_NODE + (shared if work > _LEAST_SHARED_SECONDS else work)
 
 
 def _work(node: ir.Node) -> float:
