@@ -188,8 +188,8 @@ class ArrayBatches:
 
     def _packer(self) -> Callable[[Any], Any]:
         """Puts the arrays of a batch where they were in the data."""
-        flat = [*self._given] == [0, 1][: len(self._given)] and self._count == 3
-        if flat and len(self._given) == 2:
+        x, y, _ = self._tree
+        if self._given == [0, 1] and self._count == 3 and nest.is_leaf(x) and nest.is_leaf(y):
             # The common case: the batch is packed as it comes, x and y.
             return lambda batch: batch
 

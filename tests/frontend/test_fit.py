@@ -179,3 +179,22 @@ def test_a_model_as_a_picture(tmp_path: Path) -> None:
     shown = " ".join(root.itertext())
     for name in ("numbers", "hidden", "skip", "sum", "scores", "(None, 8)"):
         assert name in shown
+
+
+def test_a_dict_of_one_entry_stays_a_dict() -> None:
+    inputs = ot.Input((4,), name="features")
+    outputs = {
+        "kind": ot.layers.Dense(3, name="kind")(inputs),
+        "other": ot.layers.Dense(1, name="other")(inputs),
+    }
+    model = ot.Model({"features": inputs}, outputs)
+    # Keras lets targets be given for the outputs with a loss only.
+    model.compile("sgd", {"kind": ot.losses.SparseCategoricalCrossentropy(from_logits=True)})
+    x, y = np.ones((8, 4), np.float32), np.zeros(8, np.int64)
+    seen = []
+    step = model.train_step
+    model.train_step = lambda data: seen.append(data) or step(data)  # type: ignore[func-returns-value, assignment, method-assign]
+    with pytest.warns(UserWarning, match="no gradient reaches other/"):
+        history = model.fit({"features": x}, {"kind": y}, epochs=2, verbose=0)
+    assert history.history["loss"][1] < history.history["loss"][0]
+    assert [list(part) for part in seen[0]] == [["features"], ["kind"]]
