@@ -38,7 +38,7 @@ def composites(graph: ir.Graph) -> list[Composite]:
 
 
 def cloned(model: ir.Model) -> ir.Model:
-    """A copy of a model that no pass has rewritten yet, notes included."""
+    """A copy of a model, with the notes on values that passes have left in it."""
     clone = model.clone()
     made = (value for node in clone.graph for value in node.outputs)
     held = (*clone.graph.inputs, *clone.graph.initializers.values())
@@ -52,6 +52,7 @@ def cloned(model: ir.Model) -> ir.Model:
             note.attributes,
         )
         for note in composites(model.graph)
+        if all(value.name in values for value in (*note.inputs, note.output))
     ]
     pairs = {values[old.name]: values[new.name] for old, new in superseded.items()}
     # What else is noted there, names that are taken, holds for the copy too.

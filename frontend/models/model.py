@@ -319,9 +319,9 @@ class Functional(Model):
         """
         from onnxtape.models.configuration import functional_config
 
-        kinds = [p.kind for p in inspect.signature(type(self)).parameters.values()]
-        names = inspect.signature(type(self)).parameters
-        if "inputs" in names or inspect.Parameter.VAR_POSITIONAL in kinds:
+        parameters = inspect.signature(type(self)).parameters
+        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+        if "inputs" in parameters or takes_all:
             return functional_config(self)
         return super().get_config()
 

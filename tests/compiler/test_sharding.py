@@ -130,9 +130,9 @@ def evaluated(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array]:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     wanted = {value.name: feeds[value.name] for value in model.graph.inputs if value.name}
-    names = [value.name for value in model.graph.outputs]
+    names = [value.name or "" for value in model.graph.outputs]
     found: Any = ReferenceEvaluator(proto).run(None, wanted)
-    return dict(zip(names, map(np.asarray, found), strict=True))  # type: ignore[arg-type]
+    return dict(zip(names, map(np.asarray, found), strict=True))
 
 
 def in_parts(found: Split, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import onnxtape as ot
-from onnxtape import tracing
+from onnxtape import compilation, tracing
 
 ROOT = Path(__file__).parent.parent.parent
 WORKLOADS = sorted(
@@ -66,3 +66,13 @@ def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNXTAPE_PASSES", "fast")
     with pytest.raises(ValueError, match="ONNXTAPE_PASSES is 'none' or 'all', not 'fast'"):
         ot.function(lambda x: x + 1)(np.ones(2, np.float32))
+
+
+def test_convolutions_train_where_no_channels_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("ONNXTAPE_CACHE", "off")
+    step = build("unet")
+    blocked = [step() for _ in range(2)]
+    monkeypatch.setattr(compilation, "block_size", lambda: 0)
+    step = build("unet")
+    np.testing.assert_allclose([step() for _ in range(2)], blocked, rtol=1e-4)
