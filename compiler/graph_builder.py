@@ -67,6 +67,7 @@ class GraphBuilder(Builder[ir.Value]):
             self._taken, self._context = around._taken, around._context
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._counter = 0
+        self._successor: ir.Node | None = None
 
     # Builder ------------------------------------------------------------------------------------
 
@@ -89,15 +90,22 @@ class GraphBuilder(Builder[ir.Value]):
             inputs,
             attributes=[_attribute(k, v) for k, v in attributes.items()],
             num_outputs=outputs,
-            metadata_props=self.provenance.to_metadata() if self.provenance else None,
+            metadata_props=self._metadata(),
         )
         for output in node.outputs:
             output.name = self.unique_name(op_type)
         node.name = f"{node.outputs[0].name}_node"
         self._infer(node)
-        if self.graph is not None:
+        if self._successor is not None and self._successor.graph is not None:
+            self._successor.graph.insert_before(self._successor, node)
+        elif self.graph is not None:
             self.graph.append(node)
         return tuple(node.outputs)
+
+    def _metadata(self) -> dict[str, str] | None:
+        if self._successor is not None:
+            return dict(self._successor.metadata_props)
+        return self.provenance.to_metadata() if self.provenance else None
 
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         data = np.asarray(array)
@@ -184,6 +192,24 @@ class GraphBuilder(Builder[ir.Value]):
             yield
         finally:
             self.provenance = previous
+
+    @contextmanager
+    def before(self, node: ir.Node) -> Iterator[None]:
+        """What is emitted inside comes before `node`, of this graph or one in it, and stems from
+        where that does."""
+        self._successor = node
+        try:
+            yield
+        finally:
+            self._successor = None
+
+    def take_place(self, node: ir.Node, *values: ir.Value) -> None:
+        """Put values of this graph in the place of a node's outputs, whose names, dtypes and shapes
+        they take over, and remove the node."""
+        graph = node.graph
+        if graph is None:
+            raise ValueError(f"'{node.name}' is in no graph")
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, values)
 
     # Subgraphs ----------------------------------------------------------------------------------
 

@@ -221,7 +221,8 @@ def _tidy(optimized: ir.Model, late: Collection[str]) -> None:
 
 def packs_updates(traced: TracedStep, providers: Providers) -> bool:
     """Whether the step is made for the CPU's kernels, unless all passes are left out."""
-    return bool(traced.passes) and primary_provider(providers) == "cpu"
+    optimizes = not all(graph_pass.required for graph_pass in traced.passes)
+    return optimizes and primary_provider(providers) == "cpu"
 
 
 def _has_row_kernels() -> bool:

@@ -30,6 +30,7 @@ from onnxtape.compiler.passes.own_statistics import OwnStatistics
 from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
+from onnxtape.compiler.passes.serial_scatters import SerialScatters
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
@@ -299,8 +300,8 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         raise ValueError(
             f"the environment variable {_PASSES_VARIABLE} is 'none' or 'all', not {wanted!r}"
         )
-    # Without this one, ONNX Runtime computes something else than the graph says.
-    needed: list[GraphPass] = [OwnStatistics()]
+    # Without these, ONNX Runtime computes something else than the graph says.
+    needed: list[GraphPass] = [OwnStatistics(), SerialScatters()]
     if wanted == "none":
         return needed
     passes: list[GraphPass] = [

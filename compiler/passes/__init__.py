@@ -25,12 +25,14 @@ class GraphPass:
         may_grow: whether the graph may have more nodes afterwards.
         may_copy: whether there may be more of the operators that are there already.
         domains: other domains than the default one, whose operators there may be from then on.
+        required: whether the graph would be wrong without the pass, so that it always runs.
     """
 
     adds: ClassVar[frozenset[str]] = frozenset()
     may_grow: ClassVar[bool] = False
     may_copy: ClassVar[bool] = False
     domains: ClassVar[frozenset[str]] = frozenset()
+    required: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

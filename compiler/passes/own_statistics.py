@@ -21,6 +21,7 @@ class OwnStatistics(GraphPass):
 
     adds = frozenset(["Concat"])
     may_grow = True
+    required = True
 
     def run(self, model: ir.Model) -> bool:
         readers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}

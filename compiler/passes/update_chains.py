@@ -43,7 +43,7 @@ class Chain:
         arrays: what else of that shape the nodes read, gradients above all.
         scalars: the single numbers that they read.
         scattered: sources that the nodes read only after rows were scattered into them: by the
-            place among the sources, the result of that ScatterND.
+            place among the sources, the results of these ScatterNDs, each of which adds to the last.
         signature: equal for chains that compute the same from the same numbers.
     """
 
@@ -52,7 +52,7 @@ class Chain:
     targets: Sequence[ir.Value]
     arrays: Sequence[ir.Value]
     scalars: Sequence[ir.Value]
-    scattered: Mapping[int, ir.Value]
+    scattered: Mapping[int, Sequence[ir.Value]]
     signature: Any
 
     @property
@@ -154,7 +154,7 @@ def _chain(
     made = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
     own = {id(source): role for role, source in enumerate(sources)}
     scattered = _scattered(nodes, own)
-    own |= {id(value): role for role, value in scattered.items()}
+    own |= {id(links[-1]): role for role, links in scattered.items()}
     arrays: dict[int, ir.Value] = {}
     scalars: dict[int, ir.Value] = {}
 
@@ -190,21 +190,25 @@ def _chain(
     return Chain(nodes, sources, ends, list(arrays.values()), numbers, scattered, signature)
 
 
-def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, ir.Value]:
+def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, list[ir.Value]]:
     """See `Chain.scattered`. Nobody else may read the source, whose memory is written early.
 
     ONNX Runtime's ScatterND writes the rows alone when its result is bound to its input's memory.
     """
     found = {}
     for value in (value for node in nodes for value in node.inputs):
-        scatter = None if value is None else value.producer()
-        if value is None or scatter is None or not applies(scatter, "ScatterND"):
-            continue
-        source = scatter.inputs[0]
-        if source is None or id(source) not in own or value.is_graph_output():
-            continue
-        if len(source.uses()) == 1 and shape_of(value) == shape_of(source):
-            found[own[id(source)]] = value
+        links: list[ir.Value] = []
+        while value is not None and not value.is_graph_output():
+            scatter = value.producer()
+            if scatter is None or not applies(scatter, "ScatterND"):
+                break
+            links.insert(0, value)
+            value = scatter.inputs[0]
+            if value is None or len(value.uses()) > 1 or shape_of(value) != shape_of(links[0]):
+                break
+            if id(value) in own:
+                found[own[id(value)]] = links
+                break
     return found
 
 

@@ -58,8 +58,21 @@ def test_none_leaves_the_graph_as_it_was_traced(monkeypatch: pytest.MonkeyPatch)
 
     assert nodes() == ["Exp", "Add"]
     monkeypatch.setenv("ONNXTAPE_PASSES", "none")
-    assert [graph_pass.name for graph_pass in tracing.default_passes()] == ["OwnStatistics"]
+    assert all(graph_pass.required for graph_pass in tracing.default_passes())
     assert nodes() == ["Exp", "Exp", "Add"]
+
+
+def test_none_leaves_updates_as_they_were_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the step laid out for the CPU's kernels."""
+    weights = [ot.Variable(np.ones((3, 4), np.float32)) for _ in range(3)]
+
+    def packs() -> bool:
+        step = ot.function(lambda: [w.assign_add(w * w) for w in weights])
+        return compilation.packs_updates(step.get_concrete_function().traced, None)
+
+    assert packs()
+    monkeypatch.setenv("ONNXTAPE_PASSES", "none")
+    assert not packs()
 
 
 def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import onnxtape as ot
 from onnxtape.compiler import scattered
-from onnxtape.compiler.passes import update_chains
+from onnxtape.compiler.passes import serial_scatters, update_chains
 
 Array = npt.NDArray[Any]
 ROWS, WIDTH = 60, 3
@@ -101,6 +101,39 @@ def test_the_averages_are_scattered_into_in_place() -> None:
     function = bags.compiled.get_concrete_function(BATCHES[0])
     assigned = [entry for entry in function.state if entry.output_name is not None]
     assert function.in_place_count == len(assigned)
+
+
+def test_rows_in_pieces_are_scattered_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are where there are so many that ONNX Runtime would divide them among threads."""
+    whole = Bags(ot.optimizers.Adam(0.01))
+    for places in BATCHES:
+        whole.compiled(places)
+    monkeypatch.setattr(serial_scatters, "SERIAL", 2 * WIDTH)
+    pieces = Bags(ot.optimizers.Adam(0.01))
+    for places in BATCHES:
+        pieces.compiled(places)
+    assert operators(pieces.compiled, BATCHES[0]).count("ScatterND") == 6
+    function = pieces.compiled.get_concrete_function(BATCHES[0])
+    assigned = [entry for entry in function.state if entry.output_name is not None]
+    assert function.in_place_count == len(assigned)
+    for (key, mine), theirs in zip(pieces.state.items(), whole.state.values(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-8, err_msg=key)
+
+
+@pytest.mark.parametrize("signature", [None, [ot.TensorSpec((None,), "int64")]])
+def test_equal_rows_add_up_on_two_threads(signature: Any) -> None:
+    """5,000 times the same row, where ONNX Runtime's ScatterND would lose some."""
+    table = ot.Variable(np.zeros((4, 64), np.float32))
+
+    @ot.function(input_signature=signature, fallback="error")
+    def gradient(places: Any) -> Any:
+        with ot.GradientTape() as tape:
+            total = ot.ops.sum(ot.ops.take(table, places, axis=0))
+        return tape.gradient(total, table)
+
+    for _ in range(5):
+        made = gradient(np.full(5000, 2))
+        np.testing.assert_array_equal(made, np.full((4, 64), [[0], [0], [5000], [0]]))
 
 
 @pytest.mark.parametrize("rows", [ROWS, 8])

@@ -1,0 +1,161 @@
+"""ScatterND that adds up: in pieces that ONNX Runtime leaves to one thread."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import onnx_ir as ir
+
+from onnxtape.compiler.dims import is_static
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes import GraphPass, applies
+
+#: ONNX Runtime takes a second thread from 210,000 elements of updates on: its cost model
+#: (ThreadPool::TryParallelFor) counts a cycle for each.
+SERIAL = 200_000
+#: Of updates whose number is not known, so many pieces at most are scattered fast.
+_PIECES = 16
+
+
+class SerialScatters(GraphPass):
+    """Cuts up what a ScatterND with a reduction takes in, so that no two threads run it.
+
+    ONNX Runtime's CPU kernel divides the updates among its threads, which then read, add to and
+    write the same places at the same time where indices are equal: sums come out too small, and
+    differ from run to run. Of 20,480 rows added to one, half were lost on two threads. With fewer
+    than `SERIAL` elements there is one thread only.
+
+    Where the number of updates is not known, those that are left over after as many pieces as a
+    step is likely to need go through ScatterElements, which has one thread, and is ten times
+    slower.
+    """
+
+    adds = frozenset(
+        [
+            *("Add", "Concat", "Div", "Expand", "Flatten", "Less", "Max", "Mul", "ReduceProd"),
+            *("ReduceSum", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split"),
+            "Where",
+        ]
+    )
+    may_grow = True
+    required = True
+
+    def run(self, model: ir.Model) -> bool:
+        found = [node for node in model.graph.all_nodes() if _is_divided(node)]
+        if not found:
+            return False
+        builder = GraphBuilder(model.graph, opset=model.opset_imports[""])
+        for node in found:
+            with builder.before(node):
+                _cut_up(builder, node)
+        return True
+
+
+def _is_divided(node: ir.Node) -> bool:
+    """Whether two threads may run the node, which reads what it writes."""
+    if not applies(node, "ScatterND") or "reduction" not in node.attributes:
+        return False
+    if node.attributes["reduction"].as_string() == "none":
+        return False
+    data, indices, updates = (None if x is None else shape_of(x) for x in node.inputs)
+    if data is None or indices is None or not isinstance(indices[-1], int):
+        return False
+    single = is_static(indices) and math.prod(indices[:-1]) == 1
+    return not single and (not is_static(updates) or math.prod(updates) > SERIAL)
+
+
+def _cut_up(b: GraphBuilder, node: ir.Node) -> None:
+    """Put several nodes in the place of one."""
+    data, indices, updates = (x for x in node.inputs if x is not None)
+    reduction = node.attributes["reduction"].as_string()
+    indices, updates = _in_rows(b, data, indices, updates)
+    rows = b.dim(updates, 0)
+    shape = b.shape(updates) or ()
+    result = data
+    if isinstance(rows, int) and is_static(shape):
+        step = max(1, SERIAL // max(1, math.prod(shape[1:])))
+        sizes = [min(step, rows - start) for start in range(0, rows, step)]
+        cuts = [
+            b.op_multi("Split", x, sizes, outputs=len(sizes), axis=0) for x in (indices, updates)
+        ]
+        pieces = list(zip(*cuts, strict=True))
+    else:
+        pieces, rest = _pieces(b, indices, updates)
+        result = _one_by_one(b, result, *rest, reduction)
+    for places, values in pieces:
+        result = b.op("ScatterND", result, places, values, reduction=reduction)
+    b.take_place(node, result)
+
+
+def _in_rows(
+    b: GraphBuilder, data: ir.Value, indices: ir.Value, updates: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Indices of shape (n, k), and updates of n rows."""
+    shape = b.shape(indices) or ()
+    if len(shape) == 2:
+        return indices, updates
+    count, depth = shape[:-1], shape[-1]
+    assert isinstance(depth, int)
+    rest = b.op("Shape", data, start=depth)
+    if is_static(count):
+        rows = b.constant([math.prod(count)])
+    else:
+        rows = b.op("ReduceProd", b.op("Shape", indices, end=-1), keepdims=1)
+    known = math.prod(count) if is_static(count) else None
+    indices = b.op("Reshape", indices, [-1, depth]) if depth else indices
+    flat = b.op("Reshape", updates, b.op("Concat", rows, rest, axis=0), allowzero=1)
+    return indices, b.refine_shape(flat, (known, *(b.shape(data) or ())[depth:]))
+
+
+def _pieces(
+    b: GraphBuilder, indices: ir.Value, updates: ir.Value
+) -> tuple[list[tuple[ir.Value, ir.Value]], tuple[ir.Value, ir.Value]]:
+    """Pieces of rows whose number, or size, is not known, and what is left after them."""
+    width = (b.shape(updates) or ())[1:]
+    if is_static(width):
+        size = math.prod(width)
+        count = min(_PIECES, max(4, size // 8))
+        ends = [b.constant([i * max(1, SERIAL // max(1, size))]) for i in range(count + 1)]
+    else:
+        elements = b.op("ReduceProd", b.op("Shape", updates, start=1), keepdims=1)
+        step = b.op("Max", b.op("Div", b.constant([SERIAL]), b.op("Max", elements, [1])), [1])
+        ends = [b.op("Mul", step, [i]) for i in range(_PIECES + 1)]
+    ends.append(b.constant([2**31]))
+    cuts = [
+        tuple(b.op("Slice", x, begin, end, [0]) for x in (indices, updates))
+        for begin, end in itertools.pairwise(ends)
+    ]
+    *pieces, rest = ((places, values) for places, values in cuts)
+    return pieces, rest
+
+
+def _one_by_one(
+    b: GraphBuilder, data: ir.Value, indices: ir.Value, updates: ir.Value, reduction: str
+) -> ir.Value:
+    """The same by ScatterElements, which takes the first axes of data as one."""
+    shape = b.shape(data) or ()
+    depth = (b.shape(indices) or ())[-1]
+    assert isinstance(depth, int)
+    flat = (depth, len(shape)) == (1, 2)
+    table = data if flat else b.op("Flatten", data, axis=depth)
+    values = updates if flat else b.op("Flatten", updates, axis=1)
+    places = _numbers(b, data, indices, depth)
+    places = b.op("Expand", places, b.op("Shape", values))
+    result = b.op("ScatterElements", table, places, values, axis=0, reduction=reduction)
+    return result if flat else b.reshape_like(result, data)
+
+
+def _numbers(b: GraphBuilder, data: ir.Value, indices: ir.Value, depth: int) -> ir.Value:
+    """The rows' numbers, counted over the first `depth` axes of `data`: of shape (n, 1)."""
+    if depth == 1:
+        return indices
+    sizes = b.op("Shape", data, end=depth)
+    indices = b.op("Add", indices, b.op("Where", b.op("Less", indices, [0]), sizes, [0]))
+    after = [
+        b.op("ReduceProd", b.op("Shape", data, start=axis + 1, end=depth), keepdims=1)
+        for axis in range(depth - 1)
+    ]
+    strides = b.op("Concat", *after, b.constant([1]), axis=0)
+    return b.op("ReduceSum", b.op("Mul", indices, strides), [1], keepdims=1)
