@@ -6,7 +6,6 @@ runs as ever, and one warning says why.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,9 +44,7 @@ def captured_step(
         return _captured(traced, place, cells, optimize)
     except _CannotCapture as reason:
         name = traced.model.graph.name
-        warnings.warn_explicit(
-            f"'{name}' runs without a CUDA graph: {reason}", FallbackWarning, *context.user_place()
-        )
+        context.warn_user(f"'{name}' runs without a CUDA graph: {reason}", FallbackWarning)
         return None
 
 

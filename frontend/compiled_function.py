@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onnxtape import context
 from onnxtape.arguments import Arguments, Recent
+from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import FallbackWarning
 from onnxtape.input_signature import InputSignature
-from onnxtape.signature import resolve_spec, with_batch_dimension
+from onnxtape.signature import free_sizes, resolve_spec
 from onnxtape.traces import CannotCompileError, Traces, may_lack_values
 
 if TYPE_CHECKING:
@@ -276,30 +277,37 @@ class Function:
             raise reason.cause from None
 
     def get_symbolic_function(self, *args: Any, **kwargs: Any) -> ConcreteFunction:
-        """`get_concrete_function` with every leading dimension symbolic: what is exported.
+        """`get_concrete_function` with every leading dimension symbolic, and every other one that
+        has varied between calls: what is exported.
 
-        A step that needs its sizes as numbers is given for the exact shapes, with a warning.
+        A step that needs such sizes as numbers is given for as few shapes as must be, with a
+        warning.
         """
         arguments = self._specified(args, kwargs)
         names = self._traces.names(arguments)
         shapes = arguments.shapes
         if not all(isinstance(d, int) for shape in shapes for d in shape):
             return self.get_concrete_function(*args, **kwargs)
-        wanted = with_batch_dimension(names, shapes)  # type: ignore[arg-type]
-        try:
-            return self._traces.for_shapes(arguments, names, wanted)
-        except Exception as error:
-            if not may_lack_values(error):
-                raise
+        seen = self._traces.observed(arguments)
+        error: Exception | None = None
+        for wanted in free_sizes(names, shapes, seen):  # type: ignore[arg-type]
+            try:
+                concrete = self._traces.for_shapes(arguments, names, wanted)
+                break
+            except Exception as reason:
+                if not may_lack_values(reason):
+                    raise
+                error = error or reason
+        else:
             # What is wrong for another reason than the sizes is wrong with exact ones too.
             concrete = self.get_concrete_function(*args, **kwargs)
-            warnings.warn(
+        if error is not None:
+            taken = [spec.shape for spec in concrete.inputs]
+            context.warn_user(
                 f"'{self._name}' needs its sizes as Python numbers, so it is exported for the "
-                f"shapes {shapes} only: {error}",
-                UserWarning,
-                stacklevel=3,
+                f"shapes {', '.join(map(format_shape, taken))} only: {error}"
             )
-            return concrete
+        return concrete
 
     def _specified(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments that tell dtypes and shapes, given or remembered."""
@@ -326,7 +334,8 @@ class Function:
         Args:
             path: the folder to write. An artifact that is there already is replaced whole.
             *args: arguments or `TensorSpec`s that tell dtypes and shapes, by default those of the
-                last traced call. Leading dimensions become symbolic.
+                last traced call. Leading dimensions become symbolic, and those that have varied
+                between calls; of `TensorSpec`s with None or names in them, those alone.
             model: also write this model's inference graph.
             evaluation: also write this compiled function, which evaluates a batch: an
                 `ot.function` with an `input_signature`, or one that has been called.

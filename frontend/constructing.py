@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
 from onnxtape import context
 from onnxtape.compiler.errors import located
 from onnxtape.naming import suggestion
+
+_TEXTS = reprlib.Repr()
+_TEXTS.maxother = _TEXTS.maxstring = 100
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,10 +37,32 @@ class Constructed:
         made.__dict__["_made_with"] = (args, kwargs)
         return made
 
+    def __repr__(self) -> str:
+        return described(type(self).__name__, self._given_arguments())
+
+    def _given_arguments(self) -> dict[str, Any]:
+        """What the constructor was given, by name as far as there are names."""
+        args, kwargs = self.__dict__.get("_made_with", ((), {}))
+        parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
+        more = {f"args[{i}]": value for i, value in enumerate(args[len(names) :])}
+        return {**dict(zip(names, args, strict=False)), **more, **kwargs}
+
     def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """For copies, which are checked like what they are copies of."""
         made: tuple[tuple[Any, ...], dict[str, Any]] = self.__dict__["_made_with"]
         return made
+
+
+def described(kind: str, properties: Mapping[str, Any]) -> str:
+    """An object's text: `<Adam name=adam, learning_rate=0.001>`."""
+    inside = ", ".join(f"{name}={_shortened(value)}" for name, value in properties.items())
+    return f"<{kind} {inside}>" if inside else f"<{kind}>"
+
+
+def _shortened(value: Any) -> str:
+    text = value if isinstance(value, str) else _TEXTS.repr(value)
+    return " ".join(text.split())
 
 
 def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -44,7 +70,7 @@ def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     if not takes_more:
         for name in kwargs:
             if name not in known:
-                raise _mistake(f"{cls.__name__} has no argument '{name}'{suggestion(name, known)}")
+                raise mistaken(cls, name, known)
     own = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     if not inspect.isfunction(own):
         if args:
@@ -68,6 +94,11 @@ def _check(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
             value = given[p.name]
             if value is not None and not hasattr(type(value), "__index__"):
                 raise _mistake(f"{cls.__name__}'s {p.name} is an integer, not {value!r}")
+
+
+def mistaken(cls: type, name: str, known: Sequence[str]) -> TypeError:
+    """The error of an argument that a class does not have."""
+    return _mistake(f"{cls.__name__} has no argument '{name}'{suggestion(name, known)}")
 
 
 def _mistake(text: str) -> TypeError:

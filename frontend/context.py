@@ -6,6 +6,7 @@ import linecache
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -147,12 +148,22 @@ def _is_own(filename: str) -> bool:
 
 def user_place() -> tuple[str, int]:
     """The file and line of the nearest frame outside this package."""
+    frame = _user_frame()
+    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _user_frame() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if not _is_own(frame.f_code.co_filename):
-            return frame.f_code.co_filename, frame.f_lineno
+    while frame is not None and _is_own(frame.f_code.co_filename):
         frame = frame.f_back
-    return "", 0
+    return frame
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's line, once where Python shows warnings once."""
+    frame = _user_frame()
+    registry = {} if frame is None else frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, *user_place(), registry=registry)
 
 
 def user_source() -> str:

@@ -27,22 +27,27 @@ def trace_inference(model: Model, arguments: Sequence[Any] | None = None) -> Tra
 
     Args:
         arguments: for each argument of the call, a nested structure of `TensorSpec`s; by default
-            the model's `input_specs`.
+            the model's `call_specs`.
 
     Raises:
         ValueError: the model's inputs are not known yet.
     """
-    specs = (model.input_specs,) if arguments is None else tuple(arguments)
-    flat = nest.flatten(specs)
+    specs = model.call_specs if arguments is None else (tuple(arguments), {})
+    leaves = nest.flatten(specs)
+    flat = [leaf for leaf in leaves if isinstance(leaf, TensorSpec)]
     names = [spec.name or f"input_{i}" for i, spec in enumerate(flat)]
 
     def call(tensors: Sequence[Tensor]) -> dict[str, Any]:
         training = {"training": False} if model.takes_training else {}
-        leaves = nest.flatten(model(*nest.pack_like(specs, tensors), **training))
+        given = iter(tensors)
+        filled = [next(given) if isinstance(leaf, TensorSpec) else leaf for leaf in leaves]
+        args, named = nest.pack_like(specs, filled)
+        outputs = nest.flatten(model(*args, **named, **training))
         # A model that came from a file keeps the names that its users know.
         known = getattr(model, "result_names", None)
-        default = ["output"] if len(leaves) == 1 else [f"output_{i}" for i in range(len(leaves))]
-        return dict(zip(known or default, leaves, strict=True))
+        count = len(outputs)
+        default = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+        return dict(zip(known or default, outputs, strict=True))
 
     inputs = [
         InputSpec(name, spec.dtype, shape)

@@ -7,7 +7,6 @@ mask of the predictions does.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +84,10 @@ def pass_on(layer: Layer, inputs: Any, outputs: Any, previous: Any) -> None:
     makes_masks = type(layer).compute_mask is not Layer.compute_mask
     if not layer.supports_masking and not makes_masks:
         if previous is not None:
-            warnings.warn_explicit(
+            context.warn_user(
                 f"layer '{layer.name}' ({type(layer).__name__}) got an input with a mask, but does "
                 "not support masking: the layers after it will not see the mask. Set "
-                "self.supports_masking = True if the mask holds for its output, too",
-                UserWarning,
-                *context.user_place(),
+                "self.supports_masking = True if the mask holds for its output, too"
             )
         return
     made = nest.flatten(outputs)

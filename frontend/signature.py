@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,13 +101,19 @@ def generalize(names: Sequence[str], observed: Sequence[Shapes]) -> list[Shape]:
     return shapes
 
 
-def with_batch_dimension(names: Sequence[str], shapes: Shapes) -> list[Shape]:
-    """Each argument's leading dimension symbolic; equal sizes share a symbol.
+def free_sizes(
+    names: Sequence[str], shapes: Shapes, observed: Sequence[Shapes]
+) -> Iterator[list[Shape]]:
+    """What an artifact is to be traced for, best first.
 
-    What an artifact is traced with when only one batch size was ever seen.
+    Leading dimensions are symbolic, even where only one batch size was ever seen, and so are those
+    that have varied; then leading ones alone.
     """
     bigger = tuple(tuple(d + (axis == 0) for axis, d in enumerate(shape)) for shape in shapes)
-    return generalize(names, [shapes, bigger])
+    widest = generalize(names, [*observed, shapes, bigger])
+    yield widest
+    if (leading := generalize(names, [shapes, bigger])) != widest:
+        yield leading
 
 
 def resolve_spec(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[Shape]:

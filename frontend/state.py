@@ -15,6 +15,7 @@ from onnxtape import random
 from onnxtape.data.dataset import Dataset
 from onnxtape.data.position import Position
 from onnxtape.errors import CheckpointError
+from onnxtape.layers.layer import Layer
 from onnxtape.ordered_state import load_ordered, save_ordered, uncounted
 from onnxtape.runtime.checkpoint import check_state
 from onnxtape.variable import Variable
@@ -137,7 +138,10 @@ def _walk(tree: Any, prefix: str) -> list[tuple[str, _Saved]]:
         return [(prefix, tree.position)]
     variables = getattr(tree, "variables", None)
     if isinstance(variables, list):
-        return [(prefix, variable) for variable in variables]
+        # Of a layer the metrics that it holds, too; `compile` makes those of its own anew.
+        metrics = tree._held_metrics() if isinstance(tree, Layer) else []
+        held = [variable for metric in metrics for variable in metric.variables]
+        return [(prefix, variable) for variable in (*variables, *held)]
     state = getattr(tree, "state", None)
     if isinstance(state, Variable):
         return [(prefix, state)]

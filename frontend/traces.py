@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from onnxtape.errors import (
     TracingError,
 )
 from onnxtape.input_signature import InputSignature
-from onnxtape.signature import Family, generalize, mismatch
+from onnxtape.signature import Family, Shapes, generalize, mismatch
 from onnxtape.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -172,12 +171,10 @@ class Traces:
         if family is None:
             family = self._families[key] = Family()
             if len(self._families) == _MANY_TRACES:
-                warnings.warn_explicit(
+                context.warn_user(
                     f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
                     "ranks and arguments that are not tensors; pass what changes from call to call "
-                    "as a tensor, and otherwise the same objects again",
-                    UserWarning,
-                    *context.user_place(),
+                    "as a tensor, and otherwise the same objects again"
                 )
         return family
 
@@ -204,11 +201,9 @@ class Traces:
             family.static_only = True
             return concrete
         if len(family.current) == _MANY_TRACES:
-            warnings.warn_explicit(
+            context.warn_user(
                 f"'{self._name}' needs a trace for each shape of its arguments, because it uses "
-                "sizes as Python numbers; ops.shape(x) gives them as tensors",
-                UserWarning,
-                *context.user_place(),
+                "sizes as Python numbers; ops.shape(x) gives them as tensors"
             )
         return self._trace(arguments, names, exact)
 
@@ -254,6 +249,11 @@ class Traces:
         if self._declared is not None:
             return self._declared.names
         return arguments.names(self._parameters)
+
+    def observed(self, arguments: Arguments) -> list[Shapes]:
+        """The shapes that arguments of these dtypes and ranks have been traced for."""
+        family = self._families.get(arguments.family_key)
+        return [] if family is None else list(family.observed)
 
     def for_shapes(
         self, arguments: Arguments, names: list[str], shapes: list[Shape]

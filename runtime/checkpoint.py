@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -124,7 +124,21 @@ def check_state(
     if different:
         problems.append(f"different: {_listed(different)}")
     if problems:
-        raise CheckpointError(f"{source} belongs to another model: {'; '.join(problems)}.")
+        rates = [_has_entry(side, "learning_rate") for side in (found, expected)]
+        counts = [_has_entry(side, "iteration") for side in (found, expected)]
+        note = ""
+        if rates[0] != rates[1] and all(counts):
+            with_rate, without = ("it", "the model") if rates[0] else ("the model", "it")
+            note = (
+                f" In {with_rate}, the learning rate is a number, which is part of the state; in "
+                f"{without}, a schedule makes it: give both optimizers the same."
+            )
+        raise CheckpointError(f"{source} belongs to another model: {'; '.join(problems)}.{note}")
+
+
+def _has_entry(names: Iterable[str], last: str) -> bool:
+    """Whether there is an optimizer's entry of this name."""
+    return any(name.rpartition("/")[2] == last for name in names)
 
 
 def _written(spec: Spec) -> str:

@@ -180,6 +180,15 @@ class TrainingSession:
 
     def _similar_entries(self, name: str) -> str:
         known = [entry.name for entry in self.state]
+        if name.rpartition("/")[2] == "learning_rate":
+            rates = [other for other in known if other.rpartition("/")[2] == "learning_rate"]
+            if rates:
+                return f"the learning rate is {' or '.join(map(repr, rates))}."
+            return (
+                "this step computes its learning rate, by a schedule or from a constant, so that "
+                "it cannot be set: export a step whose optimizer was given a number, such as "
+                "Adam(learning_rate=1e-3)."
+            )
         if similar := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
             return f"did you mean {' or '.join(map(repr, similar))}?"
         if len(known) <= _FEW_ENTRIES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 from onnxtape import context
@@ -73,11 +72,9 @@ class MonitorCallback(Callback):
         value = (logs or {}).get(self.monitor)
         if value is None and not self._has_warned:
             self._has_warned = True
-            warnings.warn_explicit(
+            context.warn_user(
                 f"{type(self).__name__} watches '{self.monitor}', which is not in the logs"
                 + suggestion(self.monitor, logs or {}).replace("it has", "they have")
-                + ("; val_ names need validation_data" if self.monitor.startswith("val_") else ""),
-                UserWarning,
-                *context.user_place(),
+                + ("; val_ names need validation_data" if self.monitor.startswith("val_") else "")
             )
         return value

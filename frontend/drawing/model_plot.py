@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -278,10 +279,10 @@ def _flow(inputs: Any, outputs: Any, options: Options) -> list[str]:
 
 def _described(given: Any, options: Options) -> str:
     """Shapes and dtypes of tensors, or of one shape."""
-    if isinstance(given, tuple):
+    if isinstance(given, tuple) and not any(isinstance(part, tuple) for part in given):
         return _shape(given) if options.shapes else ""
     texts = []
-    for part in given:
+    for part in given.values() if isinstance(given, Mapping) else given:
         if not isinstance(part, Tensor):
             if options.shapes and part is not None:
                 texts.append(_shape(part))

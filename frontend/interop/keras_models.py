@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import nest
+from onnxtape import context, nest
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.errors import ExecutionError, InvalidArgumentError, ModelError
 from onnxtape.interop.inner_tensors import all_tensors, subgraphs_of
@@ -121,11 +121,9 @@ def from_keras(model: Any, *, trainable: Selection | None = None) -> KerasModel:
     wanted = [weight.path for weight in model.trainable_weights]
     made.set_trainable([path for path in wanted if path in matches])
     if lost := [path for path in wanted if path not in matches]:
-        warnings.warn(
+        context.warn_user(
             f"{', '.join(lost)} of the Keras model '{model.name}' cannot be found in what its "
-            "exporter wrote, which has folded them into other constants; they are not trained",
-            UserWarning,
-            stacklevel=2,
+            "exporter wrote, which has folded them into other constants; they are not trained"
         )
     return made
 

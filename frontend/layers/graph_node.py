@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from onnxtape import nest
+from onnxtape.layers.called import Called
 from onnxtape.tensor import Tensor
 
 
-class GraphNode:
+class GraphNode(Called):
     """The part of a layer that the functional API sees."""
 
     name: str
-    _output_shape: Any
     #: Input and output of the first call.
     _first_call: tuple[Any, Any] | None = None
 
@@ -28,7 +28,7 @@ class GraphNode:
         history = LayerCall(self, args, kwargs, made)
         for tensor in made:
             tensor._history = history
-        self._output_shape = nest.map_structure(lambda t: t.shape, outputs)
+        self._note_outputs(nest.map_structure(lambda t: t.shape, outputs))
         if self._first_call is None:
             first = args[0] if args else next(iter(kwargs.values()))
             self.__dict__["_first_call"] = (first, outputs)

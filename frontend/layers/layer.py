@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,15 +14,13 @@ import numpy.typing as npt
 from onnxtape import constraints, context, initializers, masks, nest, regularizers
 from onnxtape.compiler.dtypes import is_floating
 from onnxtape.engine import B, convert_to_tensor
-from onnxtape.errors import VariableError
+from onnxtape.layers.called import static_shape
 from onnxtape.layers.graph_node import GraphNode
+from onnxtape.layers.holder import Holder
 from onnxtape.layers.making import Remade
 from onnxtape.mixed_precision import DTypePolicy, get_policy
 from onnxtape.naming import auto_name, to_snake_case
-from onnxtape.random import SeedGenerator
-from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
-from onnxtape.trainable import TrainableFlag
 from onnxtape.variable import Variable
 
 
@@ -37,7 +35,7 @@ class _CallState(threading.local):
 _calls = _CallState()
 
 
-class Layer(Remade, GraphNode):
+class Layer(Holder, Remade, GraphNode):
     """Something with weights that maps tensors to tensors.
 
     Subclasses create weights in `build(input_shape)` with `add_weight`, and compute in
@@ -59,9 +57,6 @@ class Layer(Remade, GraphNode):
     """
 
     supports_masking: bool = False
-    _trainable = TrainableFlag()
-    #: Attributes that hold layers and variables.
-    _tracked: dict[str, Any]
     _call_parameters: tuple[str, ...]
 
     def __init__(
@@ -78,9 +73,6 @@ class Layer(Remade, GraphNode):
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self._trainable = trainable
         self._losses: list[Tensor] = []
-        # What the layer was built for: a TensorSpec per input.
-        self._input_specs: Any = None
-        self._output_shape: Any = None
         parameters = inspect.signature(self.call).parameters
         self.__dict__["_call_parameters"] = tuple(parameters)
         training = parameters.get("training")
@@ -105,42 +97,6 @@ class Layer(Remade, GraphNode):
         return self.variable_dtype
 
     # Weights ------------------------------------------------------------------------------------
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("__") and "_tracked" not in self.__dict__:
-            object.__setattr__(self, "_tracked", {})
-        if isinstance(value, (Layer, Variable, list, tuple, dict)) or _has_state(value):
-            self._tracked[name] = value
-        elif name in self.__dict__.get("_tracked", ()):
-            del self._tracked[name]
-        object.__setattr__(self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self.__dict__.get("_tracked", {}).pop(name, None)
-        object.__delattr__(self, name)
-
-    def _parts(self) -> Iterator[Layer | Variable]:
-        """The variables and layers that this layer holds directly, in the order of creation."""
-        for value in self.__dict__.get("_tracked", {}).values():
-            for part in nest.flatten(value):
-                if isinstance(part, (Layer, Variable)):
-                    yield part
-                elif isinstance(part, SeedGenerator):
-                    yield part.state
-                elif _has_state(part):
-                    yield from part.variables
-
-    def _flatten_layers(self) -> Iterator[Layer]:
-        """This layer and all below it, each once."""
-        seen: set[int] = set()
-        pending: list[Layer] = [self]
-        while pending:
-            layer = pending.pop(0)
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            yield layer
-            pending[:0] = [part for part in layer._parts() if isinstance(part, Layer)]
 
     def add_weight(
         self,
@@ -179,88 +135,6 @@ class Layer(Remade, GraphNode):
         variable.constraint = constraints.get(constraint)  # type: ignore[attr-defined]
         self.__dict__.setdefault("_own_weights", []).append(variable)
         return variable
-
-    @property
-    def variables(self) -> list[Variable]:
-        """All variables of the layer and those below it, each once."""
-        found: dict[int, Variable] = {}
-        for layer in self._flatten_layers():
-            own = [part for part in layer._parts() if isinstance(part, Variable)]
-            own = [*layer.__dict__.get("_own_weights", ()), *own]
-            # As in Keras: a layer's parameters first, whether they are frozen or not.
-            for variable in sorted(own, key=lambda v: v.role != "parameter"):
-                found.setdefault(id(variable), variable)
-        return list(found.values())
-
-    @property
-    def weights(self) -> list[Variable]:
-        """The variables without what generators, metrics and stateful layers carry on."""
-        return [v for v in self.variables if v.role in ("parameter", "buffer") and v.is_weight]
-
-    @property
-    def trainable(self) -> bool:
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        for layer in self._flatten_layers():
-            layer._trainable = bool(value)
-
-    @property
-    def trainable_variables(self) -> list[Variable]:
-        """The variables that training changes."""
-        frozen = {
-            id(variable)
-            for layer in self._flatten_layers()
-            if not layer._trainable
-            for variable in layer.variables
-        }
-        return [v for v in self.variables if v.trainable and id(v) not in frozen]
-
-    @property
-    def trainable_weights(self) -> list[Variable]:
-        return self.trainable_variables
-
-    @property
-    def non_trainable_variables(self) -> list[Variable]:
-        trainable = set(map(id, self.trainable_variables))
-        return [v for v in self.variables if id(v) not in trainable]
-
-    @property
-    def non_trainable_weights(self) -> list[Variable]:
-        trainable = set(map(id, self.trainable_variables))
-        return [v for v in self.weights if id(v) not in trainable]
-
-    def count_params(self) -> int:
-        """The number of elements of all weights."""
-        if not self.built:
-            raise ValueError(
-                f"layer '{self.name}' has no weights yet: call it on data, or build(input_shape)"
-            )
-        return sum(v.size for v in self.weights)
-
-    def get_weights(self) -> list[npt.NDArray[Any]]:
-        """Copies of all weights, in the order of `weights`."""
-        return [v.numpy() for v in self.weights]
-
-    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
-        """Assign all weights.
-
-        Raises:
-            VariableError: another number of weights, or another shape. Nothing is assigned then.
-        """
-        variables = self.weights
-        if len(weights) != len(variables):
-            raise VariableError(
-                f"layer '{self.name}' has {len(variables)} weights "
-                f"({', '.join(v.path for v in variables) or 'not built yet'}), "
-                f"but {len(weights)} were given"
-            )
-        tensors = [convert_to_tensor(w) for w in weights]
-        for variable, tensor in zip(variables, tensors, strict=True):
-            variable._check_shape(tensor)
-        for variable, tensor in zip(variables, tensors, strict=True):
-            variable.assign(tensor)
 
     @property
     def takes_training(self) -> bool:
@@ -322,6 +196,8 @@ class Layer(Remade, GraphNode):
             stack.enter_context(context.in_layer(self.name))
             if not self.built:
                 self._build_for(args, kwargs)
+            elif self._notes_every_call:
+                self._note_inputs(args, kwargs)
             _calls.depth += 1
             _calls.training = training
             autocast, state.autocast = state.autocast, self.dtype_policy.autocast_dtype
@@ -336,6 +212,8 @@ class Layer(Remade, GraphNode):
                 state.autocast = autocast
             if functional:
                 outputs = self._remember(*given, outputs)
+            elif self._output_shape is None:
+                self._note_outputs(nest.map_structure(static_shape, outputs))
             masks.pass_on(self, args[0] if args else kwargs, outputs, previous_mask)
         return outputs
 
@@ -358,22 +236,11 @@ class Layer(Remade, GraphNode):
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = self._note_inputs(args, kwargs)
-        self.build(nest.map_structure(_static_shape, first))
+        self.build(nest.map_structure(static_shape, first))
         self.built = True
-
-    def _note_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Remember what the layer is built for; returns its first argument."""
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        self._input_specs = nest.map_structure(_spec, first)
-        return first
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
-
-
-def _has_state(value: Any) -> bool:
-    """Whether this is a random stream or a metric."""
-    return isinstance(value, SeedGenerator) or hasattr(type(value), "update_state")
 
 
 def _per_sample(loss: Any, output: Tensor) -> Tensor:
@@ -383,18 +250,3 @@ def _per_sample(loss: Any, output: Tensor) -> Tensor:
         return total
     count = B.cast(B.op("Squeeze", B.dim_tensor(output, 0)), total.dtype)
     return B.op("Div", total, B.op("Max", count, 1.0))
-
-
-def _spec(x: Any) -> Any:
-    """An input's dtype and shape, for any batch size."""
-    shape = _static_shape(x)
-    return x if shape is None else TensorSpec((None, *shape[1:]) if shape else (), x.dtype)
-
-
-def _static_shape(x: Any) -> Any:
-    if not isinstance(x, Tensor):
-        return None
-    dims = B.shape(x)
-    if dims is None:
-        return None
-    return tuple(d if isinstance(d, int) else None for d in dims)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy.typing as npt
 
-from onnxtape import ops
+from onnxtape import context, ops
 from onnxtape.engine import B
 from onnxtape.losses.loss import Loss, Reduction
 from onnxtape.losses.operands import alike, classes_expected, floats, labels_of
@@ -118,10 +117,9 @@ def among_classes(what: str, y_true: Any, y_pred: Any, axis: int) -> tuple[Tenso
     """
     target, pred = alike(what, y_true, y_pred)
     if B.dim(pred, normalized(axis, B.known_rank(pred, what), what)) == 1:
-        warnings.warn(
+        context.warn_user(
             f"{what}: there is one class only, whose probability is 1 whatever is predicted; for "
-            "two classes there is binary_crossentropy",
-            stacklevel=2,
+            "two classes there is binary_crossentropy"
         )
     return target, pred
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import context, nest, ops
+from onnxtape.constructing import described
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.lookup import Configurable
 from onnxtape.losses.operands import aligned, divide_no_nan
@@ -103,7 +104,8 @@ class Loss(Configurable):
         return ops.mean(losses)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name}>"
+        known = {"name": self.name}
+        return described(type(self).__name__, known | self._given_arguments() | known)
 
 
 def _tensors(tree: Any, dtype: npt.DTypeLike | None) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import ops
+from onnxtape import context, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.dtypes import FLOAT32, is_float
 from onnxtape.engine import B, convert_to_tensor
@@ -113,10 +112,9 @@ class IoU(Metric):
         given = convert_to_tensor(sample_weight)
         dtype = np.dtype(self.dtype)
         if is_float(given.dtype) and not is_float(dtype):
-            warnings.warn(
+            context.warn_user(
                 f"metric '{self.name}' counts in {self.dtype}, so its weights ({given.dtype}) are "
-                'cut to whole numbers; give it dtype="float32"',
-                stacklevel=2,
+                'cut to whole numbers; give it dtype="float32"'
             )
         return B.cast(given, dtype)
 

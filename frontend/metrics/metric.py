@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import context, initializers, nest, ops
+from onnxtape.constructing import described
 from onnxtape.lookup import Configurable
 from onnxtape.naming import auto_name, to_snake_case
 from onnxtape.tensor import Tensor
@@ -96,7 +97,7 @@ class Metric(Configurable):
         return self.result()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name}>"
+        return described(type(self).__name__, {"name": self.name})
 
     def _parts(self) -> Iterator[Any]:
         for name, value in vars(self).items():

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 
 from onnxtape import masks, nest, ops
 from onnxtape.compiler.dims import format_shape
+from onnxtape.constructing import mistaken
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.configuration import custom_object_scope, serialize
 from onnxtape.layers.layer import Layer
@@ -21,6 +22,9 @@ from onnxtape.ops.axes import may_equal, refused
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.training import Trainer
+
+#: What a subclass of `Model` may hand on to it.
+_OWN_ARGUMENTS = ("name", "trainable", "dtype", "activity_regularizer")
 
 
 class Model(Trainer, Layer):
@@ -36,6 +40,8 @@ class Model(Trainer, Layer):
 
     #: The layers inside see to masks.
     supports_masking = True
+    # For graphs that are written later, with the sizes that have varied free.
+    _notes_every_call = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls is Model and (args or "inputs" in kwargs):
@@ -45,6 +51,8 @@ class Model(Trainer, Layer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not args and "inputs" not in kwargs:
+            if wrong := [name for name in kwargs if name not in _OWN_ARGUMENTS]:
+                raise mistaken(type(self), wrong[0], _OWN_ARGUMENTS)
             super().__init__(**kwargs)
             return
         # A subclass that was given inputs and outputs, or made them itself, is a functional model.
@@ -66,6 +74,13 @@ class Model(Trainer, Layer):
         """
         from onnxtape.models.configuration import from_functional_config
 
+        if cls is Model and "input_layers" not in config:
+            raise ValueError(
+                "Model.from_config takes what get_config() of a functional model gave (a dict of "
+                "'layers', 'input_layers', 'output_layers'), not one of "
+                f"{', '.join(map(repr, config))}: use from_config of the class whose configuration "
+                "it is, or ot.layers.deserialize, which finds the class"
+            )
         with custom_object_scope(custom_objects):
             if "input_layers" in config:
                 return from_functional_config(config, Model if cls is Functional else cls)
@@ -192,6 +207,18 @@ class Model(Trainer, Layer):
         return self._input_specs
 
     @property
+    def call_specs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and named arguments of a call, with a `TensorSpec` for each tensor.
+
+        Raises:
+            ValueError: the model has not been called yet.
+        """
+        specs = self.input_specs
+        if self._call_specs is None or specs is not self._input_specs:
+            return (specs,), {}
+        return self._call_specs
+
+    @property
     def layers(self) -> list[Layer]:
         """The layers directly below the model."""
         return [part for part in self._parts() if isinstance(part, Layer)]
@@ -235,6 +262,8 @@ def _functional(cls: Any) -> Any:
 
 class Functional(Model):
     """A model made of tensors; see `Model`."""
+
+    _notes_every_call = False
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         from onnxtape.functional import InputPlace, LayerCall, call_graph, is_functional

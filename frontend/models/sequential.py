@@ -12,6 +12,7 @@ from onnxtape.layers.configuration import custom_object_scope, deserialize, seri
 from onnxtape.layers.layer import Layer
 from onnxtape.models.configuration import input_of
 from onnxtape.models.model import InputLayer, Model, spec_of_input
+from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 
 
@@ -29,6 +30,8 @@ class Sequential(Model):
         super().__init__(name=name, **kwargs)
         self._stack: list[Layer] = []
         self._input: Tensor | None = None
+        # Or made for what the model was called on.
+        self._input_is_given = True
         for layer in layers or ():
             self.add(layer, rebuild=False)
         self._build_from_input()
@@ -69,7 +72,11 @@ class Sequential(Model):
     def build(self, input_shape: Any = None) -> None:
         """Build all layers for inputs of this shape; any batch size will do afterwards."""
         if self._input is None and input_shape is not None:
-            self._input = Input(shape=input_shape[1:])
+            called_on = self._input_specs
+            dtype = called_on.dtype if isinstance(called_on, TensorSpec) else None
+            self._input = Input(shape=input_shape[1:], dtype=dtype)
+            self.__dict__["_call_specs"] = (spec_of_input(self._input),), {}
+            self._input_is_given = False
         self._build_from_input()
 
     def _build_from_input(self) -> None:
@@ -84,12 +91,13 @@ class Sequential(Model):
                 layer.__dict__.pop("_first_call", None)
                 x = layer(x)
         self.__dict__["_first_call"] = (self._input, x)
-        self._output_shape = x.shape if isinstance(x, Tensor) else None
+        self._note_outputs(x.shape if isinstance(x, Tensor) else None)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
         """The layers, for `from_config`."""
-        listed = [] if self._input is None else [InputLayer(self._input)]
+        specs = [] if self._input is None else [self.input_specs]
+        listed = [InputLayer(Input(batch_shape=s.shape, dtype=s.dtype, name=s.name)) for s in specs]
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -121,7 +129,9 @@ class Sequential(Model):
 
     @property
     def input_specs(self) -> Any:
-        return super().input_specs if self._input is None else spec_of_input(self._input)
+        if self._input is None or not self._input_is_given:
+            return super().input_specs
+        return spec_of_input(self._input)
 
     @property
     def input_shape(self) -> Any:

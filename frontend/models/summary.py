@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxtape.compiler.dims import format_shape
@@ -59,15 +59,16 @@ def print_summary(
             cells.append("Y" if weight.trainable else "N")
         table.add_row(*cells)
 
-    trainable = _count(model.trainable_weights)
-    frozen = _count(model.non_trainable_weights)
+    parts = {
+        "Trainable": _count(model.trainable_weights),
+        "Non-trainable": _count(model.non_trainable_weights),
+    }
+    if model.optimizer is not None and model.optimizer.built:
+        parts["Optimizer"] = _count(model.optimizer.variables)
+    total = tuple(map(sum, zip(*parts.values(), strict=True)))
     console.print(f'[bold]Model: "{rich.markup.escape(model.name)}"[/bold]')
     console.print(table)
-    for label, (params, size) in (
-        ("Total", (trainable[0] + frozen[0], trainable[1] + frozen[1])),
-        ("Trainable", trainable),
-        ("Non-trainable", frozen),
-    ):
+    for label, (params, size) in {"Total": total, **parts}.items():
         console.print(f"[bold] {label} params:[/bold] {params:,} ({_readable(size)})")
     if print_fn is not None and out is not None:
         print_fn(out.getvalue())
@@ -102,6 +103,10 @@ def _shape_text(shape: Any) -> str:
         return "?"
     if isinstance(shape, list):
         return ", ".join(map(_shape_text, shape))
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{name}: {_shape_text(part)}" for name, part in shape.items())
+    if any(isinstance(part, tuple) for part in shape):
+        return f"({', '.join(map(_shape_text, shape))})"
     return format_shape(shape).replace("?", "None")
 
 

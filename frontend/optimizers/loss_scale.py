@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from onnxtape import context
 from onnxtape.engine import B
+from onnxtape.lookup import Configurable
 from onnxtape.optimizers.conditional import assign_if
 from onnxtape.optimizers.optimizer import Optimizer
 from onnxtape.tensor import Tensor
@@ -38,6 +39,9 @@ class LossScaleOptimizer(Optimizer):
         dynamic_scale: the scale, a float32 variable.
         step_counter: the steps since the scale changed, an int64 variable.
     """
+
+    # The learning rate is the inner one's.
+    __repr__ = Configurable.__repr__
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import context, initializers
+from onnxtape.constructing import described
 from onnxtape.dtypes import FLOAT32
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
@@ -386,6 +387,13 @@ class Optimizer(Configurable):
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, whose gradients `apply` scales back."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
+
+    def __repr__(self) -> str:
+        shown: Any = self._rate
+        if isinstance(shown, Variable) and context.state.symbolic is None:
+            shown = str(shown.numpy())
+        known = {"name": self.name, "learning_rate": shown}
+        return described(type(self).__name__, known | self._given_arguments() | known)
 
     # Configuration ------------------------------------------------------------------------------
 

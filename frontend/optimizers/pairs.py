@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from onnxtape import context
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import GradientError
@@ -47,11 +47,7 @@ def paired(grads: Sequence[Any], variables: Sequence[Variable]) -> list[tuple[Te
             "them, or was computed outside the GradientTape"
         )
     if missing:
-        warnings.warn(
-            f"no gradient reaches {', '.join(missing)}; they are left as they are",
-            UserWarning,
-            stacklevel=3,
-        )
+        context.warn_user(f"no gradient reaches {', '.join(missing)}; they are left as they are")
     pairs = [
         (convert_to_tensor(g, v.dtype), v)
         for g, v in zip(grads, variables, strict=True)

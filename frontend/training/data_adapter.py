@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import nest
+from onnxtape import context, nest
 from onnxtape.data import Dataset
 from onnxtape.data.stages import INFINITE_CARDINALITY
 from onnxtape.tensor import Tensor
@@ -262,13 +261,9 @@ class Epochs:
 
     @staticmethod
     def _warn(what: str) -> None:
-        from onnxtape import context
-
-        warnings.warn_explicit(
+        context.warn_user(
             f"the data ran out: {what}. It needs steps_per_epoch * epochs batches; repeat() a "
-            "dataset that has fewer",
-            UserWarning,
-            *context.user_place(),
+            "dataset that has fewer"
         )
 
 

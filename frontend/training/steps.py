@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +56,8 @@ class Steps:
         if weights:
             self.optimizer.apply(tape.gradient(scaled, weights), weights)
         else:
-            warnings.warn_explicit(
-                f"model '{self.name}' has no trainable weights",  # type: ignore[attr-defined]
-                UserWarning,
-                *context.user_place(),
-            )
+            name = self.name  # type: ignore[attr-defined]
+            context.warn_user(f"model '{name}' has no trainable weights")
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> Mapping[str, Any]:
@@ -143,15 +139,8 @@ class Steps:
     @property
     def metrics(self) -> list[Metric | Any]:
         """All metrics: the loss's mean, those of `compile`, and those that layers hold."""
-        found: list[Any] = []
-        if self._compilation is not None:
-            found.extend(self._compilation.own_metrics)
-        for layer in self._flatten_layers():  # type: ignore[attr-defined]
-            for value in layer.__dict__.get("_tracked", {}).values():
-                found.extend(
-                    part for part in nest.flatten(value) if hasattr(type(part), "update_state")
-                )
-        return found
+        own = [] if self._compilation is None else self._compilation.own_metrics
+        return [*own, *self._held_metrics()]  # type: ignore[attr-defined]
 
     @property
     def metrics_names(self) -> list[str]:

@@ -105,3 +105,49 @@ def test_a_mistyped_monitor_warns_once() -> None:
         model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[ot.callbacks.EarlyStopping("los")])
     (warning,) = caught
     assert "'los', which is not in the logs; did you mean 'loss'?" in str(warning.message)
+
+
+SCHEDULE = ot.optimizers.schedules.ExponentialDecay
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (ot.optimizers.SGD(0.1, momentum=0.9, name="s"), "name=s, learning_rate=0.1, momentum=0.9"),
+        (
+            ot.optimizers.Adam(SCHEDULE(0.1, 5, decay_rate=0.5), name="a"),
+            "name=a, learning_rate=<ExponentialDecay initial_learning_rate=0.1, decay_steps=5, "
+            "decay_rate=0.5>",
+        ),
+        (ot.losses.Huber(2.0, name="h"), "name=h, delta=2.0"),
+        (ot.metrics.Mean(name="m"), "name=m"),
+        (ot.initializers.HeNormal(seed=3), "seed=3"),
+        (ot.regularizers.L2(), ""),
+        (ot.constraints.MaxNorm(3), "max_value=3"),
+        (ot.callbacks.EarlyStopping("loss", patience=2), "monitor=loss, patience=2"),
+        (L.Dense(2, name="d"), "name=d, built=False"),
+    ],
+)
+def test_what_objects_look_like(made: Any, text: str) -> None:
+    name = type(made).__name__
+    assert repr(made) == (f"<{name} {text}>" if text else f"<{name}>")
+
+
+def test_long_arguments_are_shortened() -> None:
+    shown = repr(ot.initializers.Constant(np.eye(100)))
+    assert "\n" not in shown
+    assert len(shown) < 150
+
+
+def test_a_configuration_of_something_else_is_no_model() -> None:
+    with pytest.raises(
+        ValueError, match=r"get_config\(\) of a functional model gave .* not one of 'a'"
+    ):
+        ot.Model.from_config({"a": 1})
+
+    class Own(ot.Model):
+        def __init__(self, units: int, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    with pytest.raises(TypeError, match=r"Own has no argument 'nam'; did you mean 'name'\?"):
+        Own(3, nam="x")

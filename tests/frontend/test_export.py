@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 import onnxtape as ot
-from onnxtape.errors import ArtifactError, ExecutionError, TracingError
+from onnxtape.errors import ArtifactError, ExecutionError, InputError, TracingError
 from tests.frontend.training import CLASSES, FEATURES, Training, batches
 
 Array = npt.NDArray[Any]
@@ -380,12 +380,55 @@ def test_a_step_that_needs_its_sizes_is_exported_for_them_and_says_so(tmp_path: 
         total.assign_add(sum((x[i] for i in range(x.shape[0])), 0.0))
         return {"total": total.value}
 
-    with pytest.warns(UserWarning, match=r"exported for the shapes \(\(3,\),\) only") as caught:
+    with pytest.warns(UserWarning, match=r"exported for the shapes \(3,\) only") as caught:
         path = step.export(tmp_path / "artifact", np.float32([1, 2, 3]))
     assert caught[0].filename == __file__
     assert read_manifest(path)["inputs"][0]["shape"] == [3]
     with pytest.raises(TracingError, match="size of dimension 'batch' is not known"):
         step.export(tmp_path / "artifact", ot.TensorSpec((None,)))
+
+
+def _shape_in(path: Path) -> Any:
+    return read_manifest(path)["inputs"][0]["shape"]
+
+
+@pytest.mark.parametrize("given", [(), (np.ones((4, 10), np.float32),)])
+def test_sizes_that_have_varied_are_free_in_the_artifact(given: Any, tmp_path: Path) -> None:
+    step = ot.function(lambda x: {"sums": ot.ops.sum(x, axis=1)})
+    step(np.ones((4, 10), np.float32))
+    assert _shape_in(step.export(tmp_path / "one", *given)) == ["batch", 10]
+    step(np.ones((2, 12), np.float32))
+    path = step.export(tmp_path / "two", *given)
+    assert _shape_in(path) == ["batch", "x_1"]
+    (found,) = ot.TrainingSession(path).step(x=np.ones((3, 7), np.float32)).values()
+    np.testing.assert_array_equal(found, np.full(3, 7.0))
+    # Whoever wants one length says so.
+    signed = step.export(tmp_path / "three", ot.TensorSpec((None, 10)))
+    assert _shape_in(signed) == ["batch", 10]
+
+
+def test_a_size_that_has_varied_but_is_needed_is_kept_and_said(tmp_path: Path) -> None:
+    step = ot.function(lambda x: {"sum": sum(x[:, i] for i in range(x.shape[1]))})
+    step(np.ones((4, 3), np.float32))
+    step(np.ones((4, 2), np.float32))
+    with pytest.warns(
+        UserWarning, match=r"for the shapes \(batch, 2\) only: the size of dimension"
+    ):
+        path = step.export(tmp_path / "artifact")
+    assert _shape_in(path) == ["batch", 2]
+
+
+def test_a_rate_that_a_schedule_makes_cannot_be_set(tmp_path: Path) -> None:
+    schedule = ot.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    weight, optimizer = ot.Variable(1.0), ot.optimizers.Adam(schedule)
+
+    @ot.function
+    def step(x: Any) -> None:
+        optimizer.apply([x], [weight])
+
+    session = ot.TrainingSession(step.export(tmp_path / "artifact", np.float32(1)))
+    with pytest.raises(InputError, match="this step computes its learning rate, by a schedule"):
+        session.set_state("adam/learning_rate", 1e-4)
 
 
 def test_a_step_that_cannot_be_traced_cannot_be_exported(tmp_path: Path) -> None:

@@ -156,6 +156,23 @@ def test_train_step_may_be_written_anew() -> None:
     assert found["doubled"][-1] < found["doubled"][0]
 
 
+def test_a_layer_that_is_not_used_is_named_at_the_users_line() -> None:
+    class Unused(ot.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.other = ot.layers.Dense(1), ot.layers.Dense(1, name="other")
+            self.other.build((None, 4))
+
+        def call(self, x: Any) -> Any:
+            return self.used(x)
+
+    model = Unused()
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="no gradient reaches other/kernel, other/bias") as caught:
+        model.fit(X, X[:, :1], batch_size=70, verbose=0)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_mistakes() -> None:
     model = ot.Sequential([ot.Input((4,)), ot.layers.Dense(2)])
     with pytest.raises(ValueError, match="compile"):

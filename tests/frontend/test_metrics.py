@@ -92,7 +92,7 @@ def test_a_model_may_hold_metrics_which_are_no_weights() -> None:
     model.loss_metric = metrics.Mean(name="loss")
     assert len(model.weights) == 2
     model.parts = [metrics.Mean(name="part")]
-    assert [v.path for v in model.variables if v.role == "metric"] == [
+    assert [v.path for v in model.metrics_variables] == [
         "loss/total",
         "loss/count",
         "part/total",

@@ -482,10 +482,75 @@ def test_summary_of_a_subclassed_model() -> None:
     assert rows(summary(model))[1] == ["dense (Dense)", "?", "0 (unbuilt)"]
     model(x32(1, 4))
     text = summary(model)
-    assert rows(text)[1:3] == [["dense (Dense)", "?", "20"], ["dense_1 (Dense)", "?", "5"]]
+    # As in Keras: of the call that built it.
+    assert rows(text)[1:3] == [
+        ["dense (Dense)", "(1, 4)", "20"],
+        ["dense_1 (Dense)", "(1, 1)", "5"],
+    ]
     assert " Total params: 31 (124.00 B)" in text
     assert " Trainable params: 30 (120.00 B)" in text
     assert " Non-trainable params: 1 (4.00 B)" in text
+
+
+def test_shapes_in_the_summary_of_a_subclassed_model() -> None:
+    class Several(ot.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = ot.layers.LSTM(3, return_state=True, name="recurrent")
+            self.unused = Dense(1, name="unused")
+
+        def call(self, x: Any) -> Any:
+            return self.recurrent(x)
+
+    model = Several()
+    model(np.ones((4, 5, 2), np.float32))
+    model(np.ones((1, 6, 2), np.float32))
+    texts = [row[1] for row in rows(summary(model))[1:]]
+    assert " ".join(texts[:2]) == "((4, 3), (4, 3), (4, 3))"
+    assert texts[2] == "?"
+    other = Several()
+    other.build((None, 5, 2))
+    assert rows(summary(other))[1][1].startswith("((None, 3), (None, 3)")
+
+
+def test_what_the_optimizer_holds_is_in_the_summary_once_it_is_built() -> None:
+    model = two_layers()
+    model.compile("adam", "mse")
+    assert "Optimizer" not in summary(model)
+    x = np.ones((2, *model.input_shape[1:]), np.float32)
+    model.fit(x, model.predict(x, verbose=0), verbose=0)
+    # As in Keras: a mean and a square for each of 21 weights, the count and the rate.
+    assert " Optimizer params: 44 (180.00 B)" in summary(model)
+    assert " Total params: 65 (264.00 B)" in summary(model)
+
+
+def test_the_state_of_metrics_is_listed_apart() -> None:
+    """As in Keras, where `metrics_variables` has them."""
+
+    class Tracked(ot.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tracker = ot.metrics.Mean(name="own")
+            self.dense = Dense(2, name="dense")
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Tracked()
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32), verbose=0)
+    for listed in (model.variables, model.weights, model.trainable_variables):
+        assert [v.name for v in listed] == ["kernel", "bias"]
+    assert model.non_trainable_variables == []
+    assert [v.path for v in model.metrics_variables] == [
+        "loss/total",
+        "loss/count",
+        "mean_absolute_error/total",
+        "mean_absolute_error/count",
+        "own/total",
+        "own/count",
+    ]
+    assert model.dense.metrics_variables == []
 
 
 def test_summary_goes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

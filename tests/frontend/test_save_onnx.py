@@ -89,6 +89,61 @@ def test_export_is_save_onnx_by_another_name(tmp_path: Path) -> None:
         model.export(tmp_path / "c", format="tf_saved_model")
 
 
+def _given(path: Path) -> list[tuple[str, int, list[Any]]]:
+    """Names, dtypes and shapes of what a graph takes."""
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
+        )
+        for value in onnx.load(path).graph.input
+    ]
+
+
+def test_a_sequential_without_input_takes_what_it_was_called_on(tmp_path: Path) -> None:
+    model = ot.Sequential([L.Embedding(10, 4), L.LSTM(3), L.Dense(1)])
+    model(np.ones((2, 7), np.int32))
+    ((name, dtype, shape),) = _given(model.save_onnx(tmp_path / "one.onnx"))
+    assert (dtype, shape) == (onnx.TensorProto.INT32, ["batch", 7])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 5), np.int32), np.ones((4, 1), np.float32), verbose=0)
+    path = model.save_onnx(tmp_path / "two.onnx")
+    assert _given(path) == [(name, onnx.TensorProto.INT32, ["batch", f"{name}_1"])]
+    tokens = np.arange(9, dtype=np.int32)[None]
+    (found,) = run(path, **{name: tokens})
+    np.testing.assert_allclose(found, model.predict(tokens, verbose=0), rtol=1e-5)
+    again = ot.Sequential.from_config(model.get_config())
+    assert again.input_shape == (None, None)
+    assert again.input_specs.dtype == np.int32
+
+
+def test_what_a_sequential_was_built_for_stays_free(tmp_path: Path) -> None:
+    model = ot.Sequential([L.GRU(3)])
+    model.build((None, None, 2))
+    model(np.ones((1, 5, 2), np.float32))
+    ((_, _, shape),) = _given(model.save_onnx(tmp_path / "model.onnx"))
+    assert shape[0] == "batch"
+    assert isinstance(shape[1], str)
+    assert shape[2] == 2
+
+
+def test_a_model_of_several_arguments_takes_them_all(tmp_path: Path) -> None:
+    class Sum(ot.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = L.Dense(2)
+
+        def call(self, x: Any, more: Any, factor: float = 1.0, *, last: Any) -> Any:
+            return self.dense(x) + factor * more + last
+
+    model, x, more = Sum(), np.ones((3, 4), np.float32), np.ones((3, 2), np.float32)
+    expected = model(x, more, 2.0, last=more[:1])
+    path = model.save_onnx(tmp_path / "model.onnx")
+    (found,) = run(path, input_0=x, input_1=more, input_2=more[:1])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a_model_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model 'pair' has no weights yet: call it on data"):
         Pair().save_onnx(tmp_path / "pair.onnx")

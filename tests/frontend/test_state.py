@@ -159,6 +159,32 @@ def test_names_that_differ_by_counts_are_said_to(tmp_path: Path) -> None:
     assert same(values(second), before)
 
 
+def test_a_schedule_in_the_place_of_a_rate_is_said(tmp_path: Path) -> None:
+    weight = ot.Variable([1.0], name="weight")
+    schedule = ot.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    optimizers = [ot.optimizers.SGD(rate, name="sgd") for rate in (0.1, schedule)]
+    for optimizer in optimizers:
+        optimizer.build([weight])
+    path = tmp_path / "state.safetensors"
+    for saved, restored, where in ((0, 1, "In it"), (1, 0, "In the model")):
+        ot.save_checkpoint(path, optimizers[saved])
+        with pytest.raises(CheckpointError, match=f"{where}, the learning rate is a number, which"):
+            ot.restore_checkpoint(path, optimizers[restored])
+
+
+def test_the_metrics_that_a_model_holds_are_saved(tmp_path: Path) -> None:
+    class Tracked(ot.Model):
+        def __init__(self) -> None:
+            super().__init__(name="tracked")
+            self.tracker = ot.metrics.Mean(name="tracker")
+
+    first, second = Tracked(), Tracked()
+    first.tracker.update_state([3.0, 5.0])
+    ot.save_checkpoint(tmp_path / "state.safetensors", first)
+    ot.restore_checkpoint(tmp_path / "state.safetensors", second)
+    assert float(second.tracker.result()) == 4.0
+
+
 def test_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
     first, second = ot.Variable([1.0, 2.0], name="a"), ot.Variable(1.0, name="b")
     ot.save_checkpoint(tmp_path / "file", [first, second])

@@ -85,11 +85,10 @@ LEFT_OUT = {
             for owner in ("Model", "layers.Layer")
             for name in (
                 *("symbolic_call", "compute_output_spec", "quantized_build", "quantized_call"),
-                *("rematerialized_call", "input_spec", "add_metric", "metrics_variables"),
+                *("rematerialized_call", "input_spec", "add_metric"),
             )
         ),
-        *("layers.InputSpec", "layers.Layer.metrics", "utils.get_source_inputs"),
-        "utils.is_keras_tensor",
+        *("layers.InputSpec", "utils.get_source_inputs", "utils.is_keras_tensor"),
     ],
     "an ONNX Runtime session quantizes by its own tools": [
         *("Model.quantize", "Model.quantization_mode", "layers.Layer.quantize"),

@@ -326,6 +326,11 @@ def test_set_state_refuses(session: TrainingSession) -> None:
         session.set_state("iterations", 0.5)
 
 
+def test_a_learning_rate_of_another_name(session: TrainingSession) -> None:
+    with pytest.raises(InputError, match=r"no state entry 'adam/learning_rate'; the learning rate"):
+        session.set_state("adam/learning_rate", 1)
+
+
 def test_load_state_dict_is_all_or_nothing(session: TrainingSession, regression: Any) -> None:
     before = session.state_dict()
     for edit in (
