@@ -41,17 +41,24 @@ class Constructed:
         return described(type(self).__name__, self._given_arguments())
 
     def _given_arguments(self) -> dict[str, Any]:
-        """What the constructor was given, by name as far as there are names."""
+        """What the constructor was given other than defaults, by name as far as there are names."""
         args, kwargs = self.__dict__.get("_made_with", ((), {}))
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
         names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
+        defaults = {p.name: p.default for p in parameters}
         more = {f"args[{i}]": value for i, value in enumerate(args[len(names) :])}
-        return {**dict(zip(names, args, strict=False)), **more, **kwargs}
+        given = {**dict(zip(names, args, strict=False)), **more, **kwargs}
+        return {name: x for name, x in given.items() if not _equal(x, defaults.get(name, ...))}
 
     def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """For copies, which are checked like what they are copies of."""
         made: tuple[tuple[Any, ...], dict[str, Any]] = self.__dict__["_made_with"]
         return made
+
+
+def _equal(x: Any, default: Any) -> bool:
+    plain = isinstance(x, (bool, int, float, str, type(None)))
+    return plain and type(x) is type(default) and bool(x == default)
 
 
 def described(kind: str, properties: Mapping[str, Any]) -> str:

@@ -244,7 +244,7 @@ def test_configurations(name: str) -> None:
     assert type(again) is type(loss_fn)
     assert again.get_config() == config
     assert (again.name, again.reduction, again.dtype) == ("mine", "sum", "float64")
-    assert repr(again) == f"<{name} name=mine>"
+    assert repr(again) == f"<{name} name=mine, reduction=sum, dtype=float64>"
 
 
 def test_names() -> None:
