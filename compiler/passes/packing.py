@@ -137,7 +137,7 @@ def _template(chain: Chain) -> ir.Graph | None:
         return copies.setdefault(id(value), made)
 
     inputs = [copy(v) for v in [*chain.sources, *chain.arrays, *chain.scalars]]
-    copies |= {id(links[-1]): inputs[role] for role, links in chain.scattered.items()}
+    copies |= {id(value): inputs[role] for role, value in chain.scattered.items()}
     nodes = []
     for node in chain.nodes:
         made = repeated(node, copies)
@@ -173,15 +173,14 @@ def _pack(
         for block, value in zip(arrays, chain.arrays, strict=True):
             result = as_output(graph, value)
             block.results[result.name or ""] = (start, chain.shape)
-        for role, links in chain.scattered.items():
-            for value in links:
-                scatter = value.producer()
-                assert scatter is not None
-                graph.outputs.append(value)
-                blocks[role].results[value.name or ""] = (start, chain.shape)
-                # Where nothing can fail any more: it writes into the state.
-                graph.remove(scatter)
-                nodes.append(scatter)
+        for role, value in chain.scattered.items():
+            scatter = value.producer()
+            assert scatter is not None
+            graph.outputs.append(value)
+            blocks[role].results[value.name or ""] = (start, chain.shape)
+            # Where nothing can fail any more: it writes into the state.
+            graph.remove(scatter)
+            nodes.append(scatter)
     return blocks + arrays, nodes
 
 

@@ -8,6 +8,7 @@ import math
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
+from onnxtape.compiler.distinct_rows import add_rows, distinct_rows
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
@@ -27,6 +28,7 @@ class SerialScatters(GraphPass):
     differ from run to run. Of 20,480 rows added to one, half were lost on two threads. With fewer
     than `SERIAL` elements there is one thread only.
 
+    A table with more rows than are added gets the sums of equal rows at once, at different places.
     Where the number of updates is not known, those that are left over after as many pieces as a
     step is likely to need go through ScatterElements, which has one thread, and is ten times
     slower.
@@ -34,48 +36,72 @@ class SerialScatters(GraphPass):
 
     adds = frozenset(
         [
-            *("Add", "Concat", "Div", "Expand", "Flatten", "Less", "Max", "Mul", "ReduceProd"),
-            *("ReduceSum", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split"),
-            "Where",
+            *("Add", "And", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten"),
+            *("Gather", "GatherElements", "Greater", "Less", "Max", "Mul", "NonZero", "Not"),
+            *("Range", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND"),
+            *("Shape", "Slice", "Split", "Squeeze", "Unsqueeze", "Where"),
         ]
     )
     may_grow = True
     required = True
 
     def run(self, model: ir.Model) -> bool:
-        found = [node for node in model.graph.all_nodes() if _is_divided(node)]
-        if not found:
-            return False
-        builder = GraphBuilder(model.graph, opset=model.opset_imports[""])
-        for node in found:
-            with builder.before(node):
-                _cut_up(builder, node)
-        return True
+        changed = False
+        for chosen, replaced in ((_is_sparse, _by_distinct_rows), (_is_divided, _cut_up)):
+            found = [node for node in model.graph.all_nodes() if chosen(node)]
+            if found:
+                builder = GraphBuilder(model.graph, opset=model.opset_imports[""])
+                changed = True
+            for node in found:
+                operands = [x for x in node.inputs if x is not None]
+                with builder.before(node):
+                    builder.take_place(node, replaced(builder, _reduction(node), *operands))
+        return changed
+
+
+def _reduction(node: ir.Node) -> str:
+    return node.attributes["reduction"].as_string() if "reduction" in node.attributes else "none"
 
 
 def _is_divided(node: ir.Node) -> bool:
     """Whether two threads may run the node, which reads what it writes."""
-    if not applies(node, "ScatterND") or "reduction" not in node.attributes:
+    if not applies(node, "ScatterND") or _reduction(node) == "none":
         return False
-    if node.attributes["reduction"].as_string() == "none":
-        return False
-    data, indices, updates = (None if x is None else shape_of(x) for x in node.inputs)
-    if data is None or indices is None or not isinstance(indices[-1], int):
+    _, indices, updates = (None if x is None else shape_of(x) for x in node.inputs)
+    if indices is None or not isinstance(indices[-1], int):
         return False
     single = is_static(indices) and math.prod(indices[:-1]) == 1
     return not single and (not is_static(updates) or math.prod(updates) > SERIAL)
 
 
-def _cut_up(b: GraphBuilder, node: ir.Node) -> None:
-    """Put several nodes in the place of one."""
-    data, indices, updates = (x for x in node.inputs if x is not None)
-    reduction = node.attributes["reduction"].as_string()
-    indices, updates = _in_rows(b, data, indices, updates)
-    rows = b.dim(updates, 0)
-    shape = b.shape(updates) or ()
-    result = data
-    if isinstance(rows, int) and is_static(shape):
-        step = max(1, SERIAL // max(1, math.prod(shape[1:])))
+def _is_sparse(node: ir.Node) -> bool:
+    """Whether it adds to fewer rows than a table has."""
+    if not _is_divided(node) or _reduction(node) != "add":
+        return False
+    data, indices, _ = (None if x is None else shape_of(x) for x in node.inputs)
+    if data is None or not is_static(indices) or indices[-1] != 1:
+        return False
+    return isinstance(data[0], int) and data[0] >= math.prod(indices)
+
+
+def _by_distinct_rows(
+    b: GraphBuilder, reduction: str, data: ir.Value, indices: ir.Value, updates: ir.Value
+) -> ir.Value:
+    """Only equal rows are added up in pieces: each piece is scattered into a copy of what there is,
+    here of so many rows instead of the table."""
+    indices, updates = _in_rows(b, indices, updates)
+    places = b.op("Squeeze", indices, [-1])
+    return add_rows(b, data, distinct_rows(b, b.op("Shape", data, end=1), places, updates))
+
+
+def _cut_up(
+    b: GraphBuilder, reduction: str, data: ir.Value, indices: ir.Value, updates: ir.Value
+) -> ir.Value:
+    """The same in pieces, one after the other."""
+    indices, updates = _in_rows(b, indices, updates)
+    shape = b.shape(updates)
+    if is_static(shape):
+        rows, step = shape[0], max(1, SERIAL // max(1, math.prod(shape[1:])))
         sizes = [min(step, rows - start) for start in range(0, rows, step)]
         cuts = [
             b.op_multi("Split", x, sizes, outputs=len(sizes), axis=0) for x in (indices, updates)
@@ -83,45 +109,44 @@ def _cut_up(b: GraphBuilder, node: ir.Node) -> None:
         pieces = list(zip(*cuts, strict=True))
     else:
         pieces, rest = _pieces(b, indices, updates)
-        result = _one_by_one(b, result, *rest, reduction)
+        data = _one_by_one(b, data, *rest, reduction)
     for places, values in pieces:
-        result = b.op("ScatterND", result, places, values, reduction=reduction)
-    b.take_place(node, result)
+        data = b.op("ScatterND", data, places, values, reduction=reduction)
+    return data
 
 
-def _in_rows(
-    b: GraphBuilder, data: ir.Value, indices: ir.Value, updates: ir.Value
-) -> tuple[ir.Value, ir.Value]:
+def _in_rows(b: GraphBuilder, indices: ir.Value, updates: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Indices of shape (n, k), and updates of n rows."""
     shape = b.shape(indices) or ()
     if len(shape) == 2:
         return indices, updates
     count, depth = shape[:-1], shape[-1]
-    assert isinstance(depth, int)
-    rest = b.op("Shape", data, start=depth)
-    if is_static(count):
-        rows = b.constant([math.prod(count)])
-    else:
-        rows = b.op("ReduceProd", b.op("Shape", indices, end=-1), keepdims=1)
-    known = math.prod(count) if is_static(count) else None
-    indices = b.op("Reshape", indices, [-1, depth]) if depth else indices
-    flat = b.op("Reshape", updates, b.op("Concat", rows, rest, axis=0), allowzero=1)
-    return indices, b.refine_shape(flat, (known, *(b.shape(data) or ())[depth:]))
+    rows = b.op("ReduceProd", b.op("Shape", indices, end=-1), keepdims=1)
+    whole = b.op("Concat", rows, b.op("Shape", updates, start=len(count)), axis=0)
+    flat = b.op("Reshape", updates, whole, allowzero=1)
+    known = b.shape(updates)
+    if known is not None:
+        total = math.prod(count) if is_static(count) else None
+        flat = b.refine_shape(flat, (total, *known[len(count) :]))
+    return b.op("Reshape", indices, [-1, depth]), flat
 
 
 def _pieces(
     b: GraphBuilder, indices: ir.Value, updates: ir.Value
 ) -> tuple[list[tuple[ir.Value, ir.Value]], tuple[ir.Value, ir.Value]]:
     """Pieces of rows whose number, or size, is not known, and what is left after them."""
-    width = (b.shape(updates) or ())[1:]
+    shape = b.shape(updates)
+    width = None if shape is None else shape[1:]
+    count = _PIECES
     if is_static(width):
         size = math.prod(width)
         count = min(_PIECES, max(4, size // 8))
-        ends = [b.constant([i * max(1, SERIAL // max(1, size))]) for i in range(count + 1)]
+        step = b.constant([max(1, SERIAL // max(1, size))])
     else:
         elements = b.op("ReduceProd", b.op("Shape", updates, start=1), keepdims=1)
         step = b.op("Max", b.op("Div", b.constant([SERIAL]), b.op("Max", elements, [1])), [1])
-        ends = [b.op("Mul", step, [i]) for i in range(_PIECES + 1)]
+    # Products, so that nobody works out formulas of sizes that nobody needs.
+    ends = [b.op("Mul", step, [i]) for i in range(count + 1)]
     ends.append(b.constant([2**31]))
     cuts = [
         tuple(b.op("Slice", x, begin, end, [0]) for x in (indices, updates))
@@ -135,10 +160,9 @@ def _one_by_one(
     b: GraphBuilder, data: ir.Value, indices: ir.Value, updates: ir.Value, reduction: str
 ) -> ir.Value:
     """The same by ScatterElements, which takes the first axes of data as one."""
-    shape = b.shape(data) or ()
     depth = (b.shape(indices) or ())[-1]
     assert isinstance(depth, int)
-    flat = (depth, len(shape)) == (1, 2)
+    flat = (depth, b.rank(data)) == (1, 2)
     table = data if flat else b.op("Flatten", data, axis=depth)
     values = updates if flat else b.op("Flatten", updates, axis=1)
     places = _numbers(b, data, indices, depth)

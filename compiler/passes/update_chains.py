@@ -43,7 +43,7 @@ class Chain:
         arrays: what else of that shape the nodes read, gradients above all.
         scalars: the single numbers that they read.
         scattered: sources that the nodes read only after rows were scattered into them: by the
-            place among the sources, the results of these ScatterNDs, each of which adds to the last.
+            place among the sources, the result of that ScatterND.
         signature: equal for chains that compute the same from the same numbers.
     """
 
@@ -52,7 +52,7 @@ class Chain:
     targets: Sequence[ir.Value]
     arrays: Sequence[ir.Value]
     scalars: Sequence[ir.Value]
-    scattered: Mapping[int, Sequence[ir.Value]]
+    scattered: Mapping[int, ir.Value]
     signature: Any
 
     @property
@@ -154,7 +154,7 @@ def _chain(
     made = {id(node.outputs[0]): i for i, node in enumerate(nodes)}
     own = {id(source): role for role, source in enumerate(sources)}
     scattered = _scattered(nodes, own)
-    own |= {id(links[-1]): role for role, links in scattered.items()}
+    own |= {id(value): role for role, value in scattered.items()}
     arrays: dict[int, ir.Value] = {}
     scalars: dict[int, ir.Value] = {}
 
@@ -190,26 +190,36 @@ def _chain(
     return Chain(nodes, sources, ends, list(arrays.values()), numbers, scattered, signature)
 
 
-def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, list[ir.Value]]:
-    """See `Chain.scattered`. Nobody else may read the source, whose memory is written early.
+def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, ir.Value]:
+    """See `Chain.scattered`. Only what the new rows are made from may read the source besides,
+    whose memory is written early.
 
     ONNX Runtime's ScatterND writes the rows alone when its result is bound to its input's memory.
     """
     found = {}
     for value in (value for node in nodes for value in node.inputs):
-        links: list[ir.Value] = []
-        while value is not None and not value.is_graph_output():
-            scatter = value.producer()
-            if scatter is None or not applies(scatter, "ScatterND"):
-                break
-            links.insert(0, value)
-            value = scatter.inputs[0]
-            if value is None or len(value.uses()) > 1 or shape_of(value) != shape_of(links[0]):
-                break
-            if id(value) in own:
-                found[own[id(value)]] = links
-                break
+        scatter = None if value is None else value.producer()
+        if value is None or scatter is None or not applies(scatter, "ScatterND"):
+            continue
+        source, _, rows = scatter.inputs
+        if source is None or id(source) not in own or value.is_graph_output():
+            continue
+        others = [node for node in source.consumers() if node is not scatter]
+        if all(_leads_to(node, rows) for node in others) and shape_of(value) == shape_of(source):
+            found[own[id(source)]] = value
     return found
+
+
+def _leads_to(node: ir.Node, value: ir.Value | None) -> bool:
+    """Whether nothing but `value` is made from what the node gives: by single nodes in a row."""
+    while not any(output is value for output in node.outputs):
+        if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+            return False
+        users = set(node.outputs[0].consumers())
+        if len(users) != 1:
+            return False
+        (node,) = users
+    return True
 
 
 def _scales_a_gradient(node: ir.Node, inside: set[int]) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from onnxtape.compiler.distinct_rows import add_rows
 from onnxtape.engine import B
 from onnxtape.optimizers.optimizer import Optimizer
 from onnxtape.optimizers.options import Options
-from onnxtape.optimizers.rows import add_rows, rows_of
+from onnxtape.optimizers.rows import rows_of
 from onnxtape.optimizers.schedules import LearningRateSchedule
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -65,8 +66,8 @@ class FirstAndSecondMoments(Optimizer):
             added = B.op("Mul", rows.sums, (1.0 - self.beta_1) / self.beta_1)
             share = (1.0 - self.beta_2) / self.beta_2
             squares = B.op("Mul", B.op("Mul", rows.sums, share), rows.sums)
-            m = B.op("Mul", add_rows(m, rows.places, added), self.beta_1)
-            v = B.op("Mul", add_rows(v, rows.places, squares), self.beta_2)
+            m = B.op("Mul", add_rows(B, m, rows._replace(sums=added)), self.beta_1)
+            v = B.op("Mul", add_rows(B, v, rows._replace(sums=squares)), self.beta_2)
         momentum.assign(m)
         velocity.assign(v)
         return m, v, scaled

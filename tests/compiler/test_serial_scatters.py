@@ -53,6 +53,8 @@ def expected(given: dict[str, Array], reduction: str) -> Array:
 CASES: list[tuple[Shape, Shape]] = [
     ((7, 64), (4000, 1)),
     ((7, 4, 32), (60, 70, 1)),
+    ((5000, 64), (4000, 1)),
+    ((5000, 4, 32), (60, 70, 1)),
     ((5, 6, 64), (4000, 2)),
     ((5, 6), (250_000, 2)),
     ((9,), (250_000, 1)),
@@ -113,6 +115,22 @@ def test_numbers_of_updates_that_are_not_known(
     assert apply(SerialScatters(), graph)
     (got,) = run(graph, given)
     np.testing.assert_array_equal(got, expected(given, reduction))
+
+
+def test_a_table_of_unknown_rank() -> None:
+    """As it is after a Reshape to a shape that is computed."""
+    graph, b = new_graph()
+    data, shape = b.input("data", FLOAT32, (384,)), b.input("shape", INT64, ("rank",))
+    indices, updates = b.input("indices", INT64, ("n", 2)), b.input("updates", FLOAT32, ("n", 64))
+    table = b.op("Reshape", data, shape)
+    assert b.rank(table) is None
+    result = b.op("ScatterND", table, indices, updates, reduction="add")
+    graph.outputs.append(b.op("Reshape", result, [2, 3, 64]))
+    given = feeds((2, 3, 64), (7000, 2))
+    fed = given | {"data": given["data"].reshape(-1), "shape": np.int64([2, 3, 64])}
+    assert apply(SerialScatters(), graph)
+    (got,) = run(graph, fed)
+    np.testing.assert_array_equal(got, expected(given, "add"))
 
 
 @pytest.mark.parametrize("reduction", ["add", "none"])

@@ -1,0 +1,81 @@
+"""Rows of which some belong to the same place: one for each place, their sum."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from onnxtape.compiler.builder import Builder
+
+_INT64 = np.dtype(np.int64)
+
+
+class Rows(NamedTuple):
+    """Rows of a table that is zero elsewhere.
+
+    Attributes:
+        places: the rows' numbers, no two of them equal, of shape (count, 1).
+        sums: for each of them the sum of all its rows, of shape (count, ...).
+    """
+
+    places: Any
+    sums: Any
+
+
+def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
+    """Add up rows that belong to the same place.
+
+    Rows that are alone in their place are passed on as they are; only the others go through a
+    ScatterND, which takes the longer the more of them there are.
+
+    Args:
+        size: how many places there are, an int64 vector of one.
+        places: int64, of shape (n,); numbers below zero count from the end.
+        rows: of shape (n, ...).
+    """
+    zero = np.zeros(1, _INT64)
+    count = b.op("Shape", places)
+    numbers = b.op(
+        "Range", b.constant(np.int64(0)), b.op("Squeeze", count), b.constant(np.int64(1))
+    )
+    nothing = b.op("ConstantOfShape", count, value=zero)
+    # Whichever of equal places is written last stands for all of them.
+    last = b.op("ConstantOfShape", size, value=zero)
+    last = b.op("ScatterElements", last, places, numbers, axis=0)
+    standing = b.op("GatherElements", last, places, axis=0)
+    ones = b.op("ConstantOfShape", count, value=zero + 1)
+    copies = b.op("ScatterElements", nothing, standing, ones, axis=0, reduction="add")
+    copies = b.op("GatherElements", copies, standing, axis=0)
+    shared = b.op("Greater", copies, b.constant(np.int64(1)))
+    alone = _places_of(b, b.op("Not", shared))
+    members = _places_of(b, shared)
+    heads = _places_of(b, b.op("And", shared, b.op("Equal", standing, numbers)))
+    # The groups are numbered in the order of their heads.
+    groups = b.op("Shape", heads)
+    order = b.op("Range", b.constant(np.int64(0)), b.op("Squeeze", groups), b.constant(np.int64(1)))
+    group = b.op("ScatterElements", nothing, heads, order, axis=0)
+    group = b.op("Gather", group, b.op("Gather", standing, members))
+    shape = b.op("Concat", groups, b.op("Shape", rows, start=1), axis=0)
+    sums = b.op("ConstantOfShape", shape, value=np.zeros(1, b.dtype(rows)))
+    if (known := b.shape(rows)) is not None:
+        sums = b.refine_shape(sums, (None, *known[1:]))
+    group = b.op("Unsqueeze", group, [-1])
+    sums = b.op("ScatterND", sums, group, b.op("Gather", rows, members), reduction="add")
+    kept = b.op("Gather", places, b.op("Concat", alone, heads, axis=0))
+    sums = b.op("Concat", b.op("Gather", rows, alone), sums, axis=0)
+    return Rows(b.op("Unsqueeze", kept, [-1]), sums)
+
+
+def _places_of(b: Builder[Any], mask: Any) -> Any:
+    """Where a boolean vector is true."""
+    return b.op("Squeeze", b.op("NonZero", mask), [0])
+
+
+def add_rows(b: Builder[Any], table: Any, rows: Rows) -> Any:
+    """The table with rows added to it.
+
+    Not by a ScatterND that adds: ONNX Runtime's threads may run this one at the same time.
+    """
+    before = b.op("Gather", table, b.op("Squeeze", rows.places, [-1]), axis=0)
+    return b.op("ScatterND", table, rows.places, b.op("Add", before, rows.sums))
