@@ -21,6 +21,7 @@ from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
 from onnxtape.compiler.passes import GraphPass, applies, run_passes
+from onnxtape.compiler.passes.add_to_rows import AddToRows
 from onnxtape.compiler.passes.blocked.convolutions import BlockedConvolutions
 from onnxtape.compiler.passes.blocked.kernel_gradients import MarkKernelGradients
 from onnxtape.compiler.passes.costs import estimated_seconds
@@ -237,7 +238,7 @@ def _split(traced: TracedStep) -> Split | None:
     split = split_batch(traced.model, [s.name for s in traced.inputs], thread_count())
     if split is not None:
         for each in (split.part, split.rest):
-            run_passes(each, _product_passes())
+            run_passes(each, _kernel_passes())
     return split
 
 
@@ -245,9 +246,9 @@ def _convolves(traced: TracedStep) -> bool:
     return any(applies(node, "Conv", "ConvTranspose") for node in traced.raw.graph)
 
 
-def _product_passes() -> list[GraphPass]:
-    """What prepares products for ONNX Runtime's CPU kernels."""
-    return [TransposedOperands(), WideOperandsFirst(), ScaledLayers()]
+def _kernel_passes() -> list[GraphPass]:
+    """What prepares products, and sums of rows, for ONNX Runtime's CPU kernels."""
+    return [TransposedOperands(), WideOperandsFirst(), ScaledLayers(), AddToRows()]
 
 
 def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
@@ -257,10 +258,10 @@ def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
     # Finding the size opens a session: only where it matters.
     block = block_size() if _convolves(traced) else 0
     if not block:
-        return traced.rewritten([], _product_passes())
+        return traced.rewritten([], _kernel_passes())
     return traced.rewritten(
         [MarkKernelGradients(block)],
-        [BlockedConvolutions(block, thread_count()), *_product_passes(), RemoveDeadCode()],
+        [BlockedConvolutions(block, thread_count()), *_kernel_passes(), RemoveDeadCode()],
     )
 
 

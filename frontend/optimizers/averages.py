@@ -54,7 +54,8 @@ class FirstAndSecondMoments(Optimizer):
         # Written for the fewest passes over memory: the gradient scaled by 1 - beta_1 costs nothing
         # where a matrix product takes the factor, and serves both averages.
         scaled = B.op("Mul", gradient, 1.0 - self.beta_1)
-        rows = rows_of(gradient) if self.beta_1 and self.beta_2 else None
+        share = (1.0 - self.beta_1) / self.beta_1 if self.beta_1 else 0.0
+        rows = rows_of(gradient, share) if self.beta_1 and self.beta_2 else None
         if rows is None:
             square = B.op("Mul", B.op("Mul", scaled, scaled), self._square_scale)
             m = B.op("Add", B.op("Mul", momentum.value, self.beta_1), scaled)
@@ -62,12 +63,11 @@ class FirstAndSecondMoments(Optimizer):
         else:
             # beta * (m + (1 - beta) / beta * g): where g is zero nothing is added, and the whole
             # gradient is never there.
-            m, v = momentum.value, velocity.value
-            added = B.op("Mul", rows.sums, (1.0 - self.beta_1) / self.beta_1)
-            share = (1.0 - self.beta_2) / self.beta_2
-            squares = B.op("Mul", B.op("Mul", rows.sums, share), rows.sums)
-            m = B.op("Mul", add_rows(B, m, rows._replace(sums=added)), self.beta_1)
-            v = B.op("Mul", add_rows(B, v, rows._replace(sums=squares)), self.beta_2)
+            square_share = (1.0 - self.beta_2) / (self.beta_2 * share * share)
+            squares = B.op("Mul", B.op("Mul", rows.sums, square_share), rows.sums)
+            m = add_rows(B, momentum.value, rows)
+            v = add_rows(B, velocity.value, rows._replace(sums=squares))
+            m, v = B.op("Mul", m, self.beta_1), B.op("Mul", v, self.beta_2)
         momentum.assign(m)
         velocity.assign(v)
         return m, v, scaled

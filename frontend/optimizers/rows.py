@@ -7,8 +7,9 @@ from onnxtape.engine import B
 from onnxtape.tensor import Tensor
 
 
-def rows_of(gradient: Tensor) -> Rows | None:
-    """The rows of a gradient in a trace, if it has few; None if it has many or is not known to."""
+def rows_of(gradient: Tensor, factor: float) -> Rows | None:
+    """The rows of `factor` times a gradient in a trace, if it has few; None if it has many, or is
+    not known to have few."""
     context = gradient._symbolic
     if context is None:
         return None
@@ -19,5 +20,5 @@ def rows_of(gradient: Tensor) -> Rows | None:
         return None
     given, rows = (Tensor._from_symbol(value, context) for value in found)
     whole = tuple(gradient.shape)
-    rows = B.op("Reshape", rows, [-1, *whole[1:]])
+    rows = B.op("Mul", B.op("Reshape", rows, [-1, *whole[1:]]), factor)
     return distinct_rows(B, B.constant([whole[0]]), B.op("Reshape", given, [-1]), rows)

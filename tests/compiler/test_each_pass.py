@@ -557,6 +557,18 @@ def test_a_scale_is_folded_into_its_product(shapes: list[list[int]]) -> None:
     np.testing.assert_allclose(run(graph, feeds)[0], before, rtol=1e-6)
 
 
+def test_a_scale_goes_before_an_expansion() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, (3, 1, 4))
+    wide = b.op("Reshape", b.op("Expand", x, [3, 5, 4]), [15, 4])
+    graph.outputs.append(b.op("Exp", b.op("Mul", 0.5, wide)))
+    feeds = feeds_of(graph, 3)
+    before = run(graph, feeds)[0]
+    assert apply(FoldScale(), graph)
+    assert operators(graph) == ["Mul", "Expand", "Reshape", "Exp"]
+    np.testing.assert_allclose(run(graph, feeds)[0], before, rtol=1e-6)
+
+
 def test_scales_that_are_not_the_products_alone_stay() -> None:
     graph, b = new_graph()
     x, w = b.input("x", FLOAT32, (4, 4)), b.input("w", FLOAT32, (4, 4))

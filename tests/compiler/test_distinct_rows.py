@@ -1,0 +1,99 @@
+"""Rows of which some belong to the same place, and adding them to a table."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxtape.compiler import GraphBuilder
+from onnxtape.compiler.distinct_rows import Rows, add_rows, distinct_rows
+from onnxtape.compiler.passes.add_to_rows import AddToRows
+from tests.compiler.graphs import Array, new_graph, run
+from tests.compiler.pass_checks import apply, operators
+
+FLOAT32, INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
+PLACES = {
+    "none": [],
+    "one": [3],
+    "all different": [4, 0, 2],
+    "all equal": [2, 2, 2, 2],
+    "some equal": [5, 1, 5, 0, 3, 1, 5],
+    "counted from both ends": [-1, 5, 5, -6, 0],
+}
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("name", PLACES)
+def test_each_place_is_there_once_with_its_sum(name: str, symbolic: bool) -> None:
+    places = np.array(PLACES[name], np.int64)
+    rows = np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
+    count = "n" if symbolic else len(places)
+    graph, b = new_graph()
+    given = b.input("places", INT64, (count,)), b.input("rows", FLOAT32, (count, 2, 3))
+    found = distinct_rows(b, b.constant([6]), *given)
+    # Shapes that the checker can see.
+    graph.outputs.append(b.op("Reshape", found.places, [-1, 1]))
+    graph.outputs.append(b.op("Reshape", found.sums, [-1, 2, 3]))
+    kept, sums = run(graph, {"places": places, "rows": rows})
+    wrapped = kept[:, 0] % 6
+    assert sorted(wrapped) == sorted(set(places % 6))
+    expected = np.zeros((6, 2, 3), "f")
+    np.add.at(expected, places, rows)
+    np.testing.assert_array_equal(sums, expected[wrapped])
+
+
+def added(b: GraphBuilder, table: ir.Value, axis: int | None = None) -> ir.Value:
+    places, sums = b.input("places", INT64, (2, 1)), b.input("sums", FLOAT32, (2, 4))
+    if axis is None:
+        return add_rows(b, table, Rows(places, sums))
+    before = b.op("Gather", table, b.op("Squeeze", places, [-1]), axis=axis)
+    return b.op("ScatterND", table, places, b.op("Add", sums, before))
+
+
+FEEDS: dict[str, Array] = {
+    "table": np.arange(16, dtype="f").reshape(4, 4),
+    "places": np.int64([[3], [0]]),
+    "sums": np.ones((2, 4), "f"),
+}
+
+
+def test_rows_are_added_to_a_table() -> None:
+    graph, b = new_graph()
+    graph.outputs.append(added(b, b.input("table", FLOAT32, (4, 4))))
+    (got,) = run(graph, FEEDS)
+    np.testing.assert_array_equal(got - FEEDS["table"], np.outer([1, 0, 0, 1], np.ones(4)))
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_what_is_read_added_to_and_written_is_added(axis: int | None) -> None:
+    graph, b = new_graph()
+    graph.outputs.append(added(b, b.input("table", FLOAT32, (4, 4)), axis))
+    before = run(graph, FEEDS)[0]
+    assert apply(AddToRows(), graph)
+    assert not apply(AddToRows(), graph)
+    (node,) = (node for node in graph if node.op_type == "ScatterND")
+    assert node.attributes["reduction"].as_string() == "add"
+    assert node.inputs[2] is graph.inputs[2]
+    np.testing.assert_array_equal(run(graph, FEEDS)[0], before)
+
+
+def test_rows_from_elsewhere_are_written() -> None:
+    """Another axis, other places, another table, and new rows that somebody reads too."""
+    graph, b = new_graph()
+    table, other = b.input("table", FLOAT32, (4, 2)), b.input("other", FLOAT32, (4, 2))
+    one, two = b.input("one", INT64, (2, 1)), b.input("two", INT64, (2, 1))
+    sums = b.input("sums", FLOAT32, (2, 2))
+
+    def written(read: ir.Value, places: ir.Value, axis: int = 0) -> ir.Value:
+        before = b.op("Gather", read, b.op("Squeeze", places, [-1]), axis=axis)
+        before = b.op("Slice", before, [0], [2], [0])
+        return b.op("Add", before, sums)
+
+    shared = b.op("Add", b.op("Gather", table, b.op("Squeeze", one, [-1])), sums)
+    for new in (written(other, one), written(table, two), written(table, one, 1), shared):
+        graph.outputs.append(b.op("ScatterND", table, one, new))
+    graph.outputs.append(b.op("Neg", shared))
+    assert not apply(AddToRows(), graph)
+    assert operators(graph).count("ScatterND") == 4
