@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         optimizers,
         random,
         regularizers,
+        saving,
         utils,
     )
     from onnxtape.compiled_function import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from onnxtape.engine import convert_to_tensor
     from onnxtape.errors import FallbackWarning
     from onnxtape.functional import Input
+    from onnxtape.initializers import Initializer
     from onnxtape.interop import (
         export_training_info,
         from_keras,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
         load_onnx,
         load_training_info,
     )
+    from onnxtape.layers import Layer
+    from onnxtape.losses import Loss
+    from onnxtape.metrics import Metric
     from onnxtape.mixed_precision import (
         DTypePolicy,
         dtype_policy,
@@ -55,9 +60,11 @@ if TYPE_CHECKING:
     )
     from onnxtape.models import Model, Sequential
     from onnxtape.ops import cond, fori_loop, scan, stop_gradient, while_loop
+    from onnxtape.optimizers import Optimizer
     from onnxtape.optimizers.clipping import clip_by_global_norm
     from onnxtape.random import set_seed
     from onnxtape.recomputation import recompute
+    from onnxtape.regularizers import Regularizer
     from onnxtape.runtime import TrainingSession
     from onnxtape.signature import TensorSpec
     from onnxtape.state import (
@@ -86,14 +93,21 @@ _MODULES = (
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
 )
 _MEMBERS = {
     "DTypePolicy": "mixed_precision",
     "FallbackWarning": "errors",
     "GradientTape": "tape",
+    "Initializer": "initializers",
     "Input": "functional",
+    "Layer": "layers",
+    "Loss": "losses",
+    "Metric": "metrics",
     "Model": "models",
+    "Optimizer": "optimizers",
+    "Regularizer": "regularizers",
     "Sequential": "models",
     "Tensor": "tensor",
     "TensorSpec": "signature",
@@ -137,8 +151,14 @@ __all__ = [
     "DTypePolicy",
     "FallbackWarning",
     "GradientTape",
+    "Initializer",
     "Input",
+    "Layer",
+    "Loss",
+    "Metric",
     "Model",
+    "Optimizer",
+    "Regularizer",
     "Sequential",
     "Tensor",
     "TensorSpec",
@@ -184,6 +204,7 @@ __all__ = [
     "restore_checkpoint",
     "run_functions_eagerly",
     "save_checkpoint",
+    "saving",
     "scan",
     "set_default_device",
     "set_dtype_policy",
@@ -216,7 +237,9 @@ def __getattr__(name: str) -> Any:
         member = getattr(_load(_MEMBERS[name]), name)
         globals()[name] = member
         return member
-    raise AttributeError(f"module 'onnxtape' has no attribute '{name}'")
+    from onnxtape.missing import no_attribute
+
+    raise no_attribute("onnxtape", name, __all__, _MODULES)
 
 
 def __dir__() -> list[str]:

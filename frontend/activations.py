@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnxtape import ops
+from onnxtape import missing, ops
 from onnxtape.ops.elementary import tanh
 from onnxtape.ops.nn import (
     celu,
@@ -164,3 +164,7 @@ def deserialize(config: str, custom_objects: Mapping[str, Activation] | None = N
         custom_objects: your functions by name.
     """
     return (custom_objects or {}).get(config) or get(config)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

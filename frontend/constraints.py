@@ -7,8 +7,9 @@ the like.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxtape import missing
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.lookup import Configurable, by_name, find
 from onnxtape.ops.axes import normalized_axes
@@ -116,3 +117,7 @@ def _norms(w: Tensor, axis: int | Sequence[int]) -> Tensor:
 
 def _scaled(w: Tensor, norms: Tensor, wanted: Tensor) -> Tensor:
     return B.op("Mul", w, B.op("Div", wanted, B.op("Add", norms, _EPSILON)))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, globals())

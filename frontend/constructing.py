@@ -17,6 +17,7 @@ _TEXTS.maxother = _TEXTS.maxstring = 100
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
@@ -50,10 +51,13 @@ class Constructed:
         given = {**dict(zip(names, args, strict=False)), **more, **kwargs}
         return {name: x for name, x in given.items() if not _equal(x, defaults.get(name, ...))}
 
-    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """For copies, which are checked like what they are copies of."""
-        made: tuple[tuple[Any, ...], dict[str, Any]] = self.__dict__["_made_with"]
-        return made
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For copies, which need no arguments: they have all that came of them."""
+        return _bare, (type(self),), self.__getstate__()
+
+
+def _bare(cls: type[T]) -> T:
+    return object.__new__(cls)
 
 
 def _equal(x: Any, default: Any) -> bool:

@@ -157,7 +157,7 @@ def Input(
     batch_size: int | None = None,
     dtype: npt.DTypeLike | None = None,
     *,
-    batch_shape: Sequence[int | None] | None = None,
+    batch_shape: Sequence[int | str | None] | None = None,
     name: str | None = None,
 ) -> Tensor:
     """An input of a functional model.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context, ops, random
+from onnxtape import context, missing, ops, random
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import ShapeError, TracingError
 from onnxtape.lookup import Configurable, by_name, find
@@ -382,3 +382,7 @@ class _Given(Initializer):
                 f"of shape {format_shape(tuple(shape))}"
             )
         return value
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, globals())

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape import missing
 from onnxtape.dtypes import FLOAT32, is_float
 
 if TYPE_CHECKING:
@@ -139,4 +140,4 @@ def __getattr__(name: str) -> Any:
         from onnxtape.optimizers import LossScaleOptimizer
 
         return LossScaleOptimizer
-    raise AttributeError(f"module 'onnxtape.mixed_precision' has no attribute '{name}'")
+    raise missing.no_attribute(__name__, name, globals())

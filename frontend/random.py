@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxtape import context
+from onnxtape import context, missing
 from onnxtape.compiler.dims import format_shape
 from onnxtape.compiler.dtypes import to_onnx
 from onnxtape.dtypes import is_float
@@ -375,3 +375,7 @@ def _require_float(dtype: npt.DTypeLike | None) -> np.dtype[Any]:
     if not is_float(made):
         raise TypeError(f"random floats have a floating-point dtype, not {made}")
     return made
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

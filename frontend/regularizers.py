@@ -6,10 +6,11 @@ Layers take them as `kernel_regularizer` and the like; what they give is in `mod
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxtape import missing
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.lookup import Configurable, by_name, find
 from onnxtape.ops.axes import refused
@@ -116,3 +117,7 @@ def _strength(name: str, value: Any, default: float) -> float:
     if not (value >= 0.0 and math.isfinite(value)):
         raise ValueError(f"{name} is zero or more, and finite, not {value}")
     return float(value)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, globals())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections.abc
-from typing import Any, Literal
+import gc
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape import missing
 from onnxtape.data import Dataset
 from onnxtape.drawing import plot_model
 from onnxtape.layers.configuration import (
@@ -15,6 +17,7 @@ from onnxtape.layers.configuration import (
     get_custom_objects,
     register_keras_serializable,
 )
+from onnxtape.naming import reset_names
 from onnxtape.random import set_seed as set_random_seed
 from onnxtape.tensor import Tensor
 from onnxtape.training.arrays import packed as pack_x_y_sample_weight
@@ -24,6 +27,7 @@ __all__ = [
     "CustomObjectScope",
     "PyDataset",
     "Sequence",
+    "clear_session",
     "custom_object_scope",
     "get_custom_objects",
     "normalize",
@@ -33,6 +37,7 @@ __all__ = [
     "register_keras_serializable",
     "set_random_seed",
     "split_dataset",
+    "standardize_dtype",
     "timeseries_dataset_from_array",
     "to_categorical",
     "unpack_x_y_sample_weight",
@@ -40,6 +45,23 @@ __all__ = [
 
 
 CustomObjectScope = custom_object_scope
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Count the names of layers, optimizers and metrics from the beginning again.
+
+    There is no other global state: models and steps go when nobody holds them. `free_memory`
+    collects those that hold each other.
+    """
+    reset_names()
+    if free_memory:
+        gc.collect()
+
+
+def standardize_dtype(dtype: Any) -> str:
+    """A dtype's name: of an array's or a tensor's dtype, a name, a Python type; None is float32."""
+    named = {None: "float32", bool: "bool", int: "int32", "int": "int32", float: "float32"}
+    return named[dtype] if dtype in named else np.dtype(dtype).name
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> Any:
@@ -232,3 +254,6 @@ class PyDataset:
 
 #: Keras's older name for it.
 Sequence = PyDataset
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

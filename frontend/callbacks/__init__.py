@@ -1,5 +1,8 @@
 """What `fit`, `evaluate` and `predict` call on the way, with Keras's names and arguments."""
 
+from typing import TYPE_CHECKING
+
+from onnxtape import missing
 from onnxtape.callbacks.backup import BackupAndRestore
 from onnxtape.callbacks.callback import Callback
 from onnxtape.callbacks.callback_list import CallbackList
@@ -29,3 +32,6 @@ __all__ = [
     "SwapEMAWeights",
     "TerminateOnNaN",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

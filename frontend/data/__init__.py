@@ -1,5 +1,8 @@
 """Input pipelines: `ot.data.Dataset`, with the names of `tf.data`."""
 
+from typing import TYPE_CHECKING
+
+from onnxtape import missing
 from onnxtape.data.dataset import AUTOTUNE, Dataset
 from onnxtape.data.shuffling import set_global_seed
 from onnxtape.data.stages import INFINITE_CARDINALITY, UNKNOWN_CARDINALITY
@@ -11,3 +14,6 @@ __all__ = [
     "Dataset",
     "set_global_seed",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

@@ -192,7 +192,7 @@ class Frame:
 
 def _graph_of(model: Any, options: Options) -> Graph:
     from onnxtape.models import Sequential
-    from onnxtape.models.model import Functional
+    from onnxtape.models.functional import Functional
 
     if isinstance(model, Functional):
         return _functional(model, options)

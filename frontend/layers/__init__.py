@@ -1,5 +1,8 @@
 """Layers, with Keras 3's names, arguments, defaults and numbers."""
 
+from typing import TYPE_CHECKING
+
+from onnxtape import missing
 from onnxtape.functional import Input
 from onnxtape.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from onnxtape.layers.attention import AdditiveAttention, Attention
@@ -230,3 +233,6 @@ __all__ = [
     "serialize",
     "subtract",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

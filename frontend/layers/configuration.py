@@ -144,7 +144,7 @@ def _lookup(config: Mapping[str, Any]) -> Any:
             return _custom[key]
     module = config.get("module") or "onnxtape"
     if module.partition(".")[0] in ("onnxtape", "keras"):
-        for place in (ot.layers, ot, ot.models.model):
+        for place in (ot.layers, ot, ot.models.functional):
             if isinstance(found := getattr(place, name, None), type):
                 return found
         module = module.replace("keras", "onnxtape", 1)

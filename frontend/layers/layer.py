@@ -58,6 +58,7 @@ class Layer(Holder, Remade, GraphNode):
 
     supports_masking: bool = False
     _call_parameters: tuple[str, ...]
+    _losses: list[Tensor]
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Layer(Holder, Remade, GraphNode):
         self.dtype_policy = get_policy(dtype)
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self._trainable = trainable
-        self._losses: list[Tensor] = []
+        self.__dict__["_losses"] = []
         parameters = inspect.signature(self.call).parameters
         self.__dict__["_call_parameters"] = tuple(parameters)
         training = parameters.get("training")
@@ -192,7 +193,7 @@ class Layer(Holder, Remade, GraphNode):
                 inner["training"] = training
             if _calls.depth == 0:
                 for layer in self._flatten_layers():
-                    layer._losses = []
+                    layer.__dict__["_losses"] = []
             stack.enter_context(context.in_layer(self.name))
             if not self.built:
                 self._build_for(args, kwargs)
@@ -238,6 +239,11 @@ class Layer(Holder, Remade, GraphNode):
         first = self._note_inputs(args, kwargs)
         self.build(nest.map_structure(static_shape, first))
         self.built = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies, also in other processes, where the functional API's tensors are not.
+        gone: dict[str, Any] = {"_first_call": None, "_losses": []}
+        return {name: gone.get(name, x) for name, x in self.__dict__.items()}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

@@ -7,8 +7,9 @@ objects also take weights and reduce to a number. The classes share three argume
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxtape import missing
 from onnxtape.lookup import find
 from onnxtape.losses.crossentropy import (
     BinaryCrossentropy,
@@ -208,3 +209,7 @@ def get(identifier: Any) -> Any:
         if function is not None:
             return function
     return find(identifier, _CLASSES, Loss, "loss", functions=True)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

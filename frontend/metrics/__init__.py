@@ -6,8 +6,9 @@ takes a batch into account, `result` gives the metric over all batches, `reset_s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxtape import missing
 from onnxtape.lookup import by_name, find
 from onnxtape.losses import (
     binary_crossentropy,
@@ -241,3 +242,7 @@ def get(identifier: Any) -> Any:
         TypeError: something else.
     """
     return find(identifier, _BY_NAME, Metric, "metric", functions=True)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from onnxtape.layers.layer import Layer
-from onnxtape.models.model import Functional, InputLayer, Model, spec_of_input
+from onnxtape.models.functional import Functional, InputLayer, spec_of_input
+from onnxtape.models.model import Model
 from onnxtape.models.sequential import Sequential
 
 

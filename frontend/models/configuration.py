@@ -18,7 +18,7 @@ from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
 if TYPE_CHECKING:
-    from onnxtape.models.model import Functional
+    from onnxtape.models.functional import Functional
 
 Place = tuple[str, int, int]
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-from onnxtape import masks, nest, ops
-from onnxtape.compiler.dims import format_shape
 from onnxtape.constructing import mistaken
-from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.configuration import custom_object_scope, serialize
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
-from onnxtape.naming import auto_name, to_snake_case
-from onnxtape.ops.axes import may_equal, refused
-from onnxtape.signature import TensorSpec
-from onnxtape.tensor import Tensor
 from onnxtape.training import Trainer
 
 #: What a subclass of `Model` may hand on to it.
@@ -44,6 +35,8 @@ class Model(Trainer, Layer):
     _notes_every_call = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        from onnxtape.models.functional import Functional
+
         if cls is Model and (args or "inputs" in kwargs):
             made = super().__new__(Functional, *args, **kwargs)
             return cast("Self", made)
@@ -55,9 +48,11 @@ class Model(Trainer, Layer):
                 raise mistaken(type(self), wrong[0], _OWN_ARGUMENTS)
             super().__init__(**kwargs)
             return
+        from onnxtape.models.functional import Functional, functional_class
+
         # A subclass that was given inputs and outputs, or made them itself, is a functional model.
         if not isinstance(self, Functional):
-            self.__class__ = _functional(cast("Any", type(self)))
+            self.__class__ = functional_class(cast("Any", type(self)))
         Functional.__init__(cast("Functional", self), *args, **kwargs)
 
     @classmethod
@@ -83,7 +78,7 @@ class Model(Trainer, Layer):
             )
         with custom_object_scope(custom_objects):
             if "input_layers" in config:
-                return from_functional_config(config, Model if cls is Functional else cls)
+                return from_functional_config(config, cls)
             return super().from_config(config)
 
     def to_json(self, **kwargs: Any) -> str:
@@ -245,185 +240,3 @@ class Model(Trainer, Layer):
     def _summary_rows(self) -> list[tuple[Layer, Any]]:
         """The layers to list, with their output shapes (None where they are not known)."""
         return [(layer, layer._output_shape) for layer in self.layers]
-
-
-def _described(x: Any) -> str:
-    """What a value is, without its numbers."""
-    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        return repr(x)
-    return f"{type(x).__name__} of {x.dtype}{format_shape(tuple(x.shape))}"
-
-
-@functools.cache
-def _functional(cls: Any) -> Any:
-    """A subclass of `Model` as one of `Functional`, under its own name."""
-    return type(cls.__name__, (cls, Functional), {"__module__": cls.__module__})
-
-
-class Functional(Model):
-    """A model made of tensors; see `Model`."""
-
-    _notes_every_call = False
-
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        from onnxtape.functional import InputPlace, LayerCall, call_graph, is_functional
-
-        Model.__init__(self, name=name or self._default_name(), **kwargs)
-        for what, tree in (("inputs", inputs), ("outputs", outputs)):
-            leaves = nest.flatten(tree)
-            if not leaves or not all(is_functional(x) for x in leaves):
-                given = next((_described(x) for x in leaves if not is_functional(x)), "none")
-                raise TypeError(
-                    f"Model's {what} must be tensors that began with ot.Input, not {given}"
-                )
-        self.inputs: list[Tensor] = nest.flatten(inputs)
-        self.outputs: list[Tensor] = nest.flatten(outputs)
-        self._input_tree, self._output_tree = inputs, outputs
-        graph = call_graph(self.inputs, self.outputs)
-        self._calls = graph.calls
-        self._shapes: dict[int, Any] = {}
-        for call in graph.calls:
-            if isinstance(call, LayerCall):
-                made = [t.shape for t in call.outputs]
-                self._shapes.setdefault(id(call.layer), made[0] if len(made) == 1 else made)
-        places = {id(t._history): t for t in self.inputs}
-        self._layers: list[Layer] = []
-        for node in graph.nodes:
-            if isinstance(node, InputPlace):
-                layer = InputLayer(places[id(node)])
-                self._shapes[id(layer)] = layer.output.shape
-                self._layers.append(layer)
-            elif isinstance(node, Layer):
-                self._layers.append(node)
-        self.built = True
-
-    @property
-    def input_specs(self) -> Any:
-        return nest.map_structure(spec_of_input, self._input_tree)
-
-    @classmethod
-    def _default_name(cls) -> str:
-        return auto_name("functional" if cls is Functional else to_snake_case(cls.__name__))
-
-    @property
-    def input(self) -> Any:
-        """The inputs, as they were given."""
-        return self._input_tree
-
-    @property
-    def output(self) -> Any:
-        """The outputs, as they were given."""
-        return self._output_tree
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the layers that made the outputs."""
-        return [call_name(t._history) for t in self.outputs]
-
-    @property
-    def input_shape(self) -> Any:
-        return nest.map_structure(lambda t: t.shape, self._input_tree)
-
-    @property
-    def output_shape(self) -> Any:
-        return nest.map_structure(lambda t: t.shape, self._output_tree)
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        from onnxtape.functional import replay
-
-        given = self._in_order(inputs)
-        if mask is not None:
-            for x, own in zip(given, nest.flatten(mask), strict=True):
-                masks.attach(x, own)
-        values = replay(self._calls, self.inputs, self.outputs, given)
-        return self._packed_outputs(values)
-
-    def get_config(self) -> dict[str, Any]:
-        """The layers and how they are called, for `from_config`.
-
-        Of a subclass whose constructor makes the tensors itself, its arguments.
-
-        Raises:
-            ValueError: two layers have one name; or a variable is used outside of layers.
-        """
-        from onnxtape.models.configuration import functional_config
-
-        parameters = inspect.signature(type(self)).parameters
-        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-        if "inputs" in parameters or takes_all:
-            return functional_config(self)
-        return super().get_config()
-
-    def _packed_inputs(self, leaves: list[Any]) -> Any:
-        return nest.pack_like(self._input_tree, leaves)
-
-    def _packed_outputs(self, leaves: list[Any]) -> Any:
-        return nest.pack_like(self._output_tree, leaves)
-
-    def _in_order(self, inputs: Any) -> list[Any]:
-        """The given inputs, one for each of the model's; those of a dict by their names."""
-        if isinstance(inputs, Mapping):
-            tree = self._input_tree
-            names = (
-                [*tree]
-                if isinstance(tree, Mapping)
-                else [spec_of_input(p).name for p in self.inputs]
-            )
-            if missing := [name for name in names if name not in inputs]:
-                raise ValueError(f"model '{self.name}' was given no input {missing[0]!r}")
-            inputs = [inputs[name] for name in names]
-        given = nest.flatten(inputs)
-        if len(given) != len(self.inputs):
-            raise ValueError(
-                f"model '{self.name}' takes {len(self.inputs)} inputs, but {len(given)} were given"
-            )
-        given = [_of_rank(x, place) for x, place in zip(given, self.inputs, strict=True)]
-        for value, place in zip(given, self.inputs, strict=True):
-            if not may_equal(B.shape(convert_to_tensor(value)), B.shape(place)):
-                wanted = format_shape(place.shape).replace("?", "None")
-                raise refused(
-                    f"model '{self.name}' takes {wanted} for its input "
-                    f"'{spec_of_input(place).name}', not {format_shape(B.shape(value))}"
-                )
-        return given
-
-    def _summary_rows(self) -> list[tuple[Layer, Any]]:
-        return [(layer, self._shapes[id(layer)]) for layer in self._layers]
-
-
-def _of_rank(x: Any, place: Tensor) -> Any:
-    """An input with or without a last axis of size 1, as the model wants it."""
-    value = convert_to_tensor(x)
-    given, wanted = B.rank(value), B.known_rank(place, "an input")
-    if given == wanted + 1 and B.dim(value, -1) == 1:
-        return masks.attach(ops.squeeze(value, -1), masks.mask_of(x))
-    if given == wanted - 1 and B.dim(place, -1) == 1:
-        return masks.attach(ops.expand_dims(value, -1), masks.mask_of(x))
-    return x
-
-
-def spec_of_input(tensor: Tensor) -> TensorSpec:
-    """The `TensorSpec` of a model's input, with the name that `ot.Input` gave it."""
-    return TensorSpec(tensor.shape, tensor.dtype, getattr(tensor._history, "name", None))
-
-
-def call_name(call: Any) -> str:
-    """What the maker of a functional tensor is called: a layer, an input, or an operator."""
-    layer = getattr(call, "layer", call)
-    name: str = getattr(layer, "name", None) or to_snake_case(getattr(call, "op_type", "operation"))
-    return name
-
-
-class InputLayer(Layer):
-    """How an input is listed among a model's layers."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__(name=getattr(tensor._history, "name", None))
-        self.built = True
-        self.__dict__["_first_call"] = (tensor, tensor)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of `ot.Input`."""
-        tensor = self.output
-        shape = tuple(tensor.shape)
-        return {"batch_shape": shape, "dtype": tensor.dtype.name, "name": self.name}

@@ -11,7 +11,8 @@ from onnxtape.functional import Input, InputPlace
 from onnxtape.layers.configuration import custom_object_scope, deserialize, serialize
 from onnxtape.layers.layer import Layer
 from onnxtape.models.configuration import input_of
-from onnxtape.models.model import InputLayer, Model, spec_of_input
+from onnxtape.models.functional import InputLayer, spec_of_input
+from onnxtape.models.model import Model
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 
@@ -93,6 +94,20 @@ class Sequential(Model):
         self.__dict__["_first_call"] = (self._input, x)
         self._note_outputs(x.shape if isinstance(x, Tensor) else None)
         self.built = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As `Functional` does: the layers are called again.
+        state = super().__getstate__()
+        state["_input"] = None if self._input is None else spec_of_input(self._input)
+        state["_made_with"] = (self._stack,), {"name": self.name}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._input is not None:
+            spec = state["_input"]
+            self._input = Input(batch_shape=spec.shape, dtype=spec.dtype, name=spec.name)
+            self._build_from_input()
 
     def get_config(self) -> dict[str, Any]:
         """The layers, for `from_config`."""

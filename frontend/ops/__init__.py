@@ -4,6 +4,9 @@ Each takes whatever `convert_to_tensor` takes, promotes dtypes as Keras does, an
 a compiled step and in the functional API alike.
 """
 
+from typing import TYPE_CHECKING
+
+from onnxtape import missing
 from onnxtape.ops import (
     adaptive,
     arithmetic,
@@ -92,3 +95,6 @@ __all__ += special.__all__
 __all__ += spectra.__all__
 __all__ += statistics.__all__
 __all__ += windows.__all__
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

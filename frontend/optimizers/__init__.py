@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxtape import missing
 from onnxtape.lookup import find
 from onnxtape.optimizers import schedules
 from onnxtape.optimizers.adadelta import Adadelta
@@ -74,3 +75,7 @@ def get(identifier: Any) -> Any:
 def serialize(optimizer: Optimizer) -> dict[str, Any]:
     """The configuration that `get` makes an equal optimizer of, without its state."""
     return {"class_name": type(optimizer).__name__, "config": optimizer.get_config()}
+
+
+if not TYPE_CHECKING:
+    __getattr__ = missing.in_module(__name__, __all__)

@@ -1,0 +1,150 @@
+"""Names of Keras's that are not here, or are elsewhere: what to write instead."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
+
+from onnxtape.naming import suggestion
+
+_NO_DOWNLOADS = "nothing is downloaded here"
+_STRINGS = (
+    "there are no tensors of strings: turn text into integers in Python (in a Dataset's map, say), "
+    "and give those to ot.layers.Embedding"
+)
+_FOLDERS = "make an ot.data.Dataset of what you have read, or give fit any iterable of batches"
+_PICTURES = "use Pillow: numpy.asarray(PIL.Image.open(path)), and PIL.Image.fromarray"
+_OTHERS = "export that model to ONNX and use ot.load_onnx, or ot.from_torch or ot.from_keras"
+_SAVING = (
+    "model.save_weights(path) and load_weights(path) keep the weights, model.to_json() and "
+    "ot.models.model_from_json the layers, ot.save_checkpoint the optimizer, too; model.save_onnx "
+    "writes a model that any ONNX Runtime runs; and models can be pickled"
+)
+_PLAIN = "a configuration is what get_config() gives, a plain dict"
+
+#: By module, then by name.
+ADVICE: Mapping[str, Mapping[str, str]] = {
+    "onnxtape": {
+        "applications": f"{_NO_DOWNLOADS}: {_OTHERS}",
+        "backend": "its functions are in ot.ops; clear_session is in ot.utils",
+        "config": "dtypes are set by ot.set_dtype_policy, the device by ot.set_default_device",
+        "datasets": f"{_NO_DOWNLOADS}: numpy.load a file, or sklearn.datasets has small ones",
+        "distribution": "a step runs on one device here; see ot.device",
+        "distribute": "a step runs on one device here; see ot.device",
+        "dtype_policies": "there is ot.DTypePolicy",
+        "enable_eager_execution": "everything outside of an ot.function runs eagerly",
+        "experimental": "Keras's experimental parts are not here",
+        "KerasTensor": "ot.Input gives an ot.Tensor",
+        "InputSpec": "build(input_shape) sees the shape, and call may check it",
+        "preprocessing": "pad_sequences is in ot.utils, layers for images are in ot.layers",
+        "quantizers": "an ONNX Runtime session quantizes by its own tools (save_onnx first)",
+        "remat": "it is ot.recompute",
+        "RematScope": "there is ot.recompute, and memory_budget of ot.function",
+        "StatelessScope": "ot.function keeps the state of compiled steps",
+        "tree": "nested structures are arguments as they are; ot.ops take tensors",
+        "version": "it is ot.__version__",
+        "visualization": "there are ot.plot_model and ot.plot_step",
+        "wrappers": "there is no scikit-learn wrapper: fit and predict take NumPy arrays",
+    },
+    "onnxtape.callbacks": {
+        "TensorBoard": (
+            "CSVLogger writes the logs of each epoch to a file, and LambdaCallback(on_epoch_end="
+            "lambda epoch, logs: ...) hands them to any writer, TensorBoard's too"
+        ),
+        "RemoteMonitor": "LambdaCallback(on_epoch_end=...) can send the logs anywhere",
+        "OrbaxCheckpoint": "there are ModelCheckpoint and BackupAndRestore",
+    },
+    "onnxtape.layers": {
+        **dict.fromkeys(
+            ("TextVectorization", "StringLookup", "IntegerLookup", "Hashing", "HashedCrossing"),
+            _STRINGS,
+        ),
+        **dict.fromkeys(("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"), _OTHERS),
+        "CuDNNLSTM": "it is LSTM",
+        "CuDNNGRU": "it is GRU",
+        "InputLayer": "it is ot.Input(shape)",
+        "InputSpec": "build(input_shape) sees the shape, and call may check it",
+    },
+    "onnxtape.models": dict.fromkeys(("load_model", "save_model"), _SAVING),
+    "onnxtape.saving": dict.fromkeys(("load_model", "save_model"), _SAVING),
+    "onnxtape.losses": {"serialize": _PLAIN},
+    "onnxtape.metrics": {"serialize": _PLAIN},
+    "onnxtape.initializers": {"serialize": _PLAIN},
+    "onnxtape.regularizers": {"serialize": _PLAIN},
+    "onnxtape.constraints": {"serialize": _PLAIN},
+    "onnxtape.optimizers": {
+        "legacy": "all optimizers are those of Keras 3",
+        "experimental": "all optimizers are those of Keras 3",
+    },
+    "onnxtape.utils": {
+        "FeatureSpace": _STRINGS,
+        "Progbar": "fit shows its own; rich.progress has others",
+        "get_file": f"{_NO_DOWNLOADS}: urllib.request.urlretrieve(url, path)",
+        **dict.fromkeys(
+            (
+                "audio_dataset_from_directory",
+                "image_dataset_from_directory",
+                "text_dataset_from_directory",
+            ),
+            _FOLDERS,
+        ),
+        **dict.fromkeys(("load_img", "save_img", "img_to_array", "array_to_img"), _PICTURES),
+        "serialize_keras_object": "it is ot.layers.serialize",
+        "deserialize_keras_object": "it is ot.layers.deserialize",
+        "model_to_dot": "plot_model draws SVG, without Graphviz",
+        "multi_gpu_model": "a step runs on one device here; see ot.device",
+    },
+}
+
+
+def in_module(module: str, names: Iterable[str]) -> Callable[[str], NoReturn]:
+    """A module's `__getattr__`: says what to use instead of a name that is not there.
+
+    Args:
+        module: its name.
+        names: what it has.
+    """
+    known = list(names)
+
+    def refuse(name: str) -> NoReturn:
+        raise no_attribute(module, name, known)
+
+    return refuse
+
+
+def no_attribute(
+    module: str, name: str, known: Iterable[str], others: Iterable[str] = ()
+) -> AttributeError:
+    """The error of a name that a module does not have.
+
+    Args:
+        known: the names that it has.
+        others: modules of the package that may have it.
+    """
+    text = f"module '{module}' has no attribute '{name}'"
+    # Python asks for each module that is imported from a package, before it looks for its file.
+    if name.startswith("_") or _is_module(f"{module}.{name}"):
+        return AttributeError(text)
+    advice = ADVICE.get(module, {}).get(name) or _elsewhere(name, others)
+    if not advice:
+        close = suggestion(name, known).removeprefix("; ")
+        advice = close if close.startswith("did you mean") else ""
+    return AttributeError(f"{text}: {advice}" if advice else text)
+
+
+def _is_module(path: str) -> bool:
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:  # in what is no package
+        return False
+
+
+def _elsewhere(name: str, modules: Iterable[str]) -> str:
+    for module in modules:
+        found = getattr(importlib.import_module(f"onnxtape.{module}"), name, None)
+        if found is not None and not inspect.ismodule(found):
+            return f"it is ot.{module}.{name}"
+    return ""
