@@ -8,6 +8,11 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 
+#: With more elements of updates, ONNX Runtime's CPU kernel of ScatterND has several threads, and
+#: adds wrongly in places that are there twice. (Its cost model, ThreadPool::TryParallelFor, counts
+#: a cycle for each, and takes a second thread from 210,000 on.)
+SERIAL = 200_000
+
 _INT64 = np.dtype(np.int64)
 
 

@@ -59,7 +59,7 @@ def recurrent_of_rows(places: Any, swapped: bool, b: B, n: N, *grads: Any) -> li
     """
     if swapped:
         places = b.op("Transpose", places, perm=[1, 0])
-    return _Node(b, n, Gathered(b, n.required(0), places)).gradients(grads)
+    return _Node(b, n, Gathered(b, n.required(0), places, b.dim(n.required(1), 1))).gradients(grads)
 
 
 class _Node:

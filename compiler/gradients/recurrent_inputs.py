@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dims import Dim
+from onnxtape.compiler.distinct_rows import SERIAL
 from onnxtape.compiler.gradients.recurrent_steps import (
     Dims,
     Series,
@@ -116,13 +118,17 @@ class Given(Inputs):
 
 
 class Gathered(Inputs):
-    """Inputs that are rows of a table (n, features): those that `places`, (length, batch), says."""
+    """Inputs that are rows of a table (n, features): those that `places`, (length, batch), says.
+
+    Args:
+        width: gates * H, None where it is not known.
+    """
 
     features = 1
 
-    def __init__(self, b: B, table: Any, places: Any) -> None:
+    def __init__(self, b: B, table: Any, places: Any, width: Dim) -> None:
         self.table = table
-        self.dims = Dims.of(b, places, _BLOCK_OF_ROWS)
+        self.dims = Dims.of(b, places, _steps(b.dim(places, 1), width))
         # ScatterND takes int64 only.
         flat = b.op("Reshape", b.cast(places, np.dtype(np.int64)), [-1, 1])
         self._places = row_blocks(b, flat, self.dims)
@@ -163,3 +169,12 @@ class Gathered(Inputs):
                 total = b.op("ScatterND", total, places, b.cast(rows, wide), reduction="add")
             self._sums[key] = b.cast(total, dtype)
         return self._sums[key]
+
+
+def _steps(batch: Dim, width: Dim) -> int:
+    """How many steps a block has: so that the sums of its rows are made by one thread."""
+    if not isinstance(batch, int) or not isinstance(width, int):
+        return _BLOCK_OF_ROWS
+    steps = max(1, SERIAL // max(1, batch * width))
+    # Powers of two leave fewer lengths with a shorter block at the end.
+    return min(_BLOCK_OF_ROWS, 1 << (steps.bit_length() - 1))

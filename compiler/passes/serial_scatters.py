@@ -8,14 +8,11 @@ import math
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
-from onnxtape.compiler.distinct_rows import add_rows, distinct_rows
+from onnxtape.compiler.distinct_rows import SERIAL, add_rows, distinct_rows
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 
-#: ONNX Runtime takes a second thread from 210,000 elements of updates on: its cost model
-#: (ThreadPool::TryParallelFor) counts a cycle for each.
-SERIAL = 200_000
 #: Of updates whose number is not known, so many pieces at most are scattered fast.
 _PIECES = 16
 
