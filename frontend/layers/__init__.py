@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 from onnxtape import missing
 from onnxtape.functional import Input
 from onnxtape.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
+from onnxtape.layers.adaptive_pooling import (
+    AdaptiveAveragePooling1D,
+    AdaptiveAveragePooling2D,
+    AdaptiveAveragePooling3D,
+    AdaptiveMaxPooling1D,
+    AdaptiveMaxPooling2D,
+    AdaptiveMaxPooling3D,
+)
 from onnxtape.layers.attention import AdditiveAttention, Attention
+from onnxtape.layers.categories import CategoryEncoding, Discretization
 from onnxtape.layers.configuration import deserialize, serialize
 from onnxtape.layers.convolution import (
     Conv1D,
@@ -14,6 +23,12 @@ from onnxtape.layers.convolution import (
     Conv2DTranspose,
     Conv3D,
     Conv3DTranspose,
+    Convolution1D,
+    Convolution1DTranspose,
+    Convolution2D,
+    Convolution2DTranspose,
+    Convolution3D,
+    Convolution3DTranspose,
 )
 from onnxtape.layers.core import (
     ActivityRegularization,
@@ -32,7 +47,10 @@ from onnxtape.layers.depthwise import (
     DepthwiseConv2D,
     SeparableConv1D,
     SeparableConv2D,
+    SeparableConvolution1D,
+    SeparableConvolution2D,
 )
+from onnxtape.layers.einsum_dense import EinsumDense
 from onnxtape.layers.embedding import Embedding, Masking
 from onnxtape.layers.layer import Layer
 from onnxtape.layers.merging import (
@@ -97,6 +115,9 @@ from onnxtape.layers.pooling import (
 )
 from onnxtape.layers.preprocessing import Normalization
 from onnxtape.layers.random_images import (
+    RandomBrightness,
+    RandomContrast,
+    RandomCrop,
     RandomFlip,
     RandomRotation,
     RandomTranslation,
@@ -107,6 +128,7 @@ from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell, St
 from onnxtape.layers.recurrent_layers import GRU, LSTM, SimpleRNN
 from onnxtape.layers.recurrent_wrappers import Bidirectional, TimeDistributed
 from onnxtape.layers.resampling import (
+    CenterCrop,
     Cropping1D,
     Cropping2D,
     Cropping3D,
@@ -118,10 +140,17 @@ from onnxtape.layers.resampling import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from onnxtape.layers.wrapper import SpectralNormalization, Wrapper
 
 __all__ = [
     "Activation",
     "ActivityRegularization",
+    "AdaptiveAveragePooling1D",
+    "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D",
+    "AdaptiveMaxPooling1D",
+    "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D",
     "Add",
     "AdditiveAttention",
     "AlphaDropout",
@@ -135,6 +164,8 @@ __all__ = [
     "AvgPool3D",
     "BatchNormalization",
     "Bidirectional",
+    "CategoryEncoding",
+    "CenterCrop",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -142,15 +173,23 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "Convolution1D",
+    "Convolution1DTranspose",
+    "Convolution2D",
+    "Convolution2DTranspose",
+    "Convolution3D",
+    "Convolution3DTranspose",
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
+    "Discretization",
     "Dot",
     "Dropout",
     "ELU",
+    "EinsumDense",
     "Embedding",
     "Flatten",
     "GRU",
@@ -195,6 +234,9 @@ __all__ = [
     "Permute",
     "RMSNormalization",
     "RNN",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
     "RandomFlip",
     "RandomRotation",
     "RandomTranslation",
@@ -206,12 +248,15 @@ __all__ = [
     "Resizing",
     "SeparableConv1D",
     "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "SpectralNormalization",
     "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
@@ -219,6 +264,7 @@ __all__ = [
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",
+    "Wrapper",
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",

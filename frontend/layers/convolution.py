@@ -345,3 +345,10 @@ def _check_channels(x: Tensor, axis: int, expected: int, title: str) -> None:
             f"{title} was built for inputs of {expected} channels, but got "
             f"{format_shape(B.shape(x))}"
         )
+
+
+# Keras's other names.
+Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
+Convolution1DTranspose = Conv1DTranspose
+Convolution2DTranspose = Conv2DTranspose
+Convolution3DTranspose = Conv3DTranspose

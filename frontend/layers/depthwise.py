@@ -203,3 +203,7 @@ class SeparableConv1D(_SeparableConv):
 
 class SeparableConv2D(_SeparableConv):
     rank = 2
+
+
+# Keras's other names.
+SeparableConvolution1D, SeparableConvolution2D = SeparableConv1D, SeparableConv2D

@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from onnxtape import ops, random
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.image_axes import image_sizes
 from onnxtape.layers.layer import Layer
 from onnxtape.layers.noise import seeded_generator
 from onnxtape.ops.convolution import checked_data_format
@@ -225,3 +228,130 @@ class RandomZoom(_RandomGrid):
             wide = 1.0 + self.draw_one(images, self.width_factor)
         none = ops.zeros_like(tall)
         return [[wide, none, none], [none, tall, none]]
+
+
+class _RandomColour(_RandomImage):
+    """Base of what changes the numbers of each image alike, and keeps them in their range."""
+
+    def __init__(
+        self, value_range: Sequence[float], seed: Any, lowest: float, factor: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        if not isinstance(value_range, (list, tuple)) or len(value_range) != 2:
+            raise ValueError(
+                f"{type(self).__name__}'s value_range is (low, high), not {value_range!r}"
+            )
+        self.value_range = value_range
+        pair = isinstance(factor, (list, tuple)) and len(factor) == 2
+        low, high = sorted(factor) if pair else (-abs(factor), abs(factor))
+        if low > 1 or high < lowest or (not pair and not lowest <= factor <= 1):
+            raise ValueError(
+                f"{type(self).__name__}'s factor is a number from {lowest} to 1, or two of them, "
+                f"not {factor!r}"
+            )
+        self.factor = (low if pair else max(low, lowest), high)
+
+    def clipped(self, images: Tensor) -> Tensor:
+        return ops.clip(images, *map(float, self.value_range))
+
+
+class RandomContrast(_RandomColour):
+    """Each image's distances from its channels' means times another number, while training.
+
+    Args:
+        factor: (least, largest): the number is between 1 - least and 1 + largest; one factor is
+            (0, factor), as in Keras.
+        value_range: of the images, in which they stay.
+        seed: an int gives the layer a random stream of its own; by default the global one.
+    """
+
+    def __init__(
+        self,
+        factor: float | Sequence[float],
+        value_range: Sequence[float] = (0, 255),
+        seed: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_range, seed, 0, factor, **kwargs)
+
+    def change(self, images: Tensor) -> Tensor:
+        low, high = self.factor
+        means = ops.mean(images, axis=(2, 3), keepdims=True)
+        times = self.draw(images, 1.0 - low, 1.0 + high)
+        return self.clipped(ops.add(ops.multiply(ops.subtract(images, means), times), means))
+
+
+class RandomBrightness(_RandomColour):
+    """Another number added to each image, while training.
+
+    Args:
+        factor: the largest number to either side, as a share of the range, up to 1; or (least,
+            largest).
+        value_range: of the images, in which they stay.
+        seed: an int gives the layer a random stream of its own; by default the global one.
+    """
+
+    def __init__(
+        self,
+        factor: float | Sequence[float],
+        value_range: Sequence[float] = (0, 255),
+        seed: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_range, seed, -1, factor, **kwargs)
+        self.value_range = sorted(self.value_range)
+
+    def change(self, images: Tensor) -> Tensor:
+        low, high = self.value_range
+        more = self.draw(images, *self.factor)
+        return self.clipped(ops.add(images, ops.multiply(more, float(high - low))))
+
+
+class RandomCrop(Layer):
+    """A part of the images of the given size, the same of all images of a batch, while training.
+
+    Of images that are not larger, what is left of them from where the new proportions begin is
+    resized, and at rest images stay whole, both as in Keras; `CenterCrop` cuts them.
+
+    Args:
+        height, width: of the part.
+        seed: an int gives the layer a random stream of its own; by default the global one.
+        data_format: "channels_last" (the default) or "channels_first".
+
+    Raises:
+        ShapeError: (when called) images whose height and width are not known.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        seed: Any = None,
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.height, self.width, self.seed = height, width, seed
+        self.data_format = checked_data_format(data_format)
+        self._generator = seeded_generator(seed, self.name)
+
+    def call(self, inputs: Any, training: bool = True) -> Tensor:
+        x = convert_to_tensor(inputs, self.compute_dtype)
+        if not training:
+            return x
+        size = (self.height, self.width)
+        axes, sizes = image_sizes(self, x, self.data_format)
+        if not (sizes[0] > self.height and sizes[1] > self.width):
+            rows = max(min(sizes[0], sizes[1] * self.height // self.width), 1)
+            columns = max(min(sizes[1], sizes[0] * self.width // self.height), 1)
+            begins = np.array([(sizes[0] - rows) // 2, (sizes[1] - columns) // 2])
+            part = B.op("Slice", x, begins, begins + size, np.array(axes))
+            return ops.image.resize(part, size, data_format=self.data_format)
+        starts = [
+            random.randint((), 0, whole - part + 1, "int32", self._generator)
+            for whole, part in zip(sizes, size, strict=True)
+        ]
+        for axis, start, count in zip(axes, starts, size, strict=True):
+            x = ops.take(x, ops.add(start, ops.arange(count, dtype="int32")), axis=axis)
+        return x

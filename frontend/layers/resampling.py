@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxtape import ops
 from onnxtape.compiler.dims import format_shape
-from onnxtape.engine import B
+from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.image_axes import image_sizes
 from onnxtape.layers.layer import Layer
 from onnxtape.layers.pooling import Sizes, Spatial
 from onnxtape.ops import image
@@ -248,3 +249,33 @@ class Resizing(Layer):
             self.fill_value,
             self.data_format,
         )
+
+
+class CenterCrop(Layer):
+    """The middle of images.
+
+    Images that are smaller are cut around their middle to the new proportions, and resized.
+
+    Args:
+        height, width: of the middle.
+        data_format: "channels_last", which is the default, or "channels_first".
+
+    Raises:
+        ShapeError: (when called) images whose height and width are not known.
+    """
+
+    def __init__(
+        self, height: int, width: int, data_format: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.height, self.width = height, width
+        self.data_format = checked_data_format(data_format)
+
+    def call(self, inputs: Any) -> Tensor:
+        x, size = convert_to_tensor(inputs, self.compute_dtype), (self.height, self.width)
+        axes, sizes = image_sizes(self, x, self.data_format)
+        if any(whole < part for whole, part in zip(sizes, size, strict=True)):
+            return image.resize(x, size, crop_to_aspect_ratio=True, data_format=self.data_format)
+        starts = [(whole - part) // 2 for whole, part in zip(sizes, size, strict=True)]
+        ends = [start + part for start, part in zip(starts, size, strict=True)]
+        return B.op("Slice", x, np.array(starts), np.array(ends), np.array(axes))

@@ -24,11 +24,14 @@ from onnxtape.ops.colors import (
 )
 from onnxtape.ops.convolution import checked_data_format
 from onnxtape.ops.creation import shape_tensor, static_shape
+from onnxtape.ops.patches import extract_patches, extract_patches_3d
 from onnxtape.ops.promotion import operands
 from onnxtape.tensor import Tensor
 
 __all__ = [
     "crop_images",
+    "extract_patches",
+    "extract_patches_3d",
     "hsv_to_rgb",
     "pad_images",
     "resize",

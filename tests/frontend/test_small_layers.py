@@ -81,3 +81,44 @@ def test_one_trace_serves_every_batch_size() -> None:
         expected = [[1.5] * 6 + [1.0] * 12] * size
         np.testing.assert_allclose(step(a, b), expected)
     assert step.trace_count == 2
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "message"),
+    [
+        ("ab->ac", 3, "EinsumDense's equation is of the form"),
+        ("...ab,bc->ac", 3, "EinsumDense's equation is of the form"),
+        ("ab,bc->ad", 3, "the output's 'd' is in no operand"),
+        ("ab,bcd->ac", 3, "the kernel's 'd' is nowhere else"),
+    ],
+)
+def test_equations_that_are_none(equation: str, shape: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ot.layers.EinsumDense(equation, shape)
+
+
+def test_equations_that_do_not_fit_the_inputs() -> None:
+    with pytest.raises(ValueError, match="the bias's 'b' is not among the outputs'"):
+        ot.layers.EinsumDense("ab,bc->ac", 3, bias_axes="b")
+    with pytest.raises(ShapeError, match=r"'b' is 4 in the inputs \(2, 4, 3\), and 5"):
+        ot.layers.EinsumDense("abc,cd->abd", (5, 6))(np.ones((2, 4, 3), np.float32))
+    with pytest.raises(ShapeError, match=r"inputs \(2, 4\) and output_shape \(6,\) do not fit"):
+        ot.layers.EinsumDense("abc,cd->abd", 6)(np.ones((2, 4), np.float32))
+    with pytest.raises(ShapeError, match="needs inputs whose 'c' is known"):
+        ot.layers.EinsumDense("abc,cd->abd", (None, 6)).build((None, 3, None))
+
+
+def test_wrappers_take_layers() -> None:
+    with pytest.raises(ValueError, match="Wrapper takes a layer, not 3"):
+        ot.layers.Wrapper(3)
+    with pytest.raises(ValueError, match="a layer with a kernel or embeddings, which Flatten"):
+        ot.layers.SpectralNormalization(ot.layers.Flatten())(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match="one power iteration or more, not 0"):
+        ot.layers.SpectralNormalization(ot.layers.Dense(2), 0)
+    with pytest.raises(ValueError, match="output_size is a number or 2 of them"):
+        ot.layers.AdaptiveMaxPooling2D((1, 2, 3))
+    layer = ot.layers.SpectralNormalization(ot.layers.Dense(2))
+    layer(np.ones((2, 3), np.float32))
+    assert [v.name for v in layer.trainable_weights] == ["kernel", "bias"]
+    again = ot.layers.SpectralNormalization.from_config(layer.get_config())
+    assert again(np.ones((2, 3), np.float32)).shape == (2, 2)

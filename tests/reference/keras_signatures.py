@@ -21,7 +21,10 @@ STORED = Path(__file__).with_name("keras_signatures.json")
 #: Arguments that have no meaning here, wherever Keras has them, by the reason.
 WITHOUT_MEANING = {
     "low-rank adapters are for imported models": ("lora_rank", "lora_alpha"),
-    "an ONNX Runtime session quantizes by its own tools": ("quantization_config",),
+    "an ONNX Runtime session quantizes by its own tools": (
+        "quantization_config",
+        "gptq_unpacked_column_size",
+    ),
     "there are no sparse and ragged tensors": ("sparse", "ragged"),
     "is of distributed training": ("aggregation", "synchronization", "layout"),
     "is Keras's own machinery": ("autocast", "overwrite_with_gradient", "tensor", "optional"),
@@ -49,7 +52,10 @@ EXCEPTIONS = {
     "metrics.Metric.add_weight": "the initializer is zeros by default; Keras takes None for that",
     "metrics.Metric.add_variable": "has no `aggregation`, which is of distributed training",
     "optimizers.Optimizer.add_variable": "has no `aggregation`, which is of distributed training",
-    "layers.Conv3DTranspose": "`output_padding` stands where Conv2DTranspose has it",
+    **dict.fromkeys(
+        ("layers.Conv3DTranspose", "layers.Convolution3DTranspose"),
+        "`output_padding` stands where Conv2DTranspose has it",
+    ),
     "ops.multi_hot": "`num_classes` must be given; Keras's default None is refused there, too",
     "utils.plot_model": "draws SVG, without Graphviz and its options",
     "utils.split_dataset": "there is one kind of dataset, and no `preferred_backend`",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference.keras_families.common import Arrays, Program, array, numpy, training
+from tests.reference.keras_families.common import Arrays, Program, array, gradients, numpy, training
 
 
 def _layer(name: str, shape: tuple[int, ...], **options: Any) -> Program:
@@ -45,6 +45,39 @@ def _softmax_mask(k: Any) -> Arrays:
     return {"masked": numpy(k.layers.Softmax()(array((2, 4), 2), mask=mask))}
 
 
+def _einsum_initializer(k: Any) -> Arrays:
+    """How large the initial kernel is, which counts inputs and outputs by the equation."""
+    found: Arrays = {}
+    for equation, shape in (("abc,cde->abde", (None, 40, 30)), ("abde,dec->abc", (None, 50))):
+        layer = k.layers.EinsumDense(equation, shape)
+        layer.build((None, 7, 40, 30) if equation[2] == "d" else (None, 7, 50))
+        bound = np.abs(numpy(layer.kernel)).max()
+        found[equation] = np.round(bound, 2)
+    return found
+
+
+def _spectral(k: Any, iterations: int = 1) -> Arrays:
+    """Weights and outputs over steps in training and at rest."""
+    layer = k.layers.SpectralNormalization(k.layers.Dense(4), power_iterations=iterations)
+    x = k.ops.convert_to_tensor(array((5, 3), 2))
+    layer(x)
+    kernel = next(w for w in layer.weights if w.name == "kernel")
+    bias = next(w for w in layer.weights if w.name == "bias")
+    kernel.assign(array((3, 4), 3))
+    layer.vector_u.assign(array((1, 4), 4))
+    found: Arrays = {"rested": numpy(layer(x, training=False))}
+    for step in range(3):
+        found[f"output.{step}"] = numpy(layer(x, training=True))
+        found[f"kernel.{step}"] = numpy(kernel)
+        found[f"vector.{step}"] = numpy(layer.vector_u)
+        by = gradients(k, lambda: k.ops.sum(layer(x, training=True) ** 2), [kernel, bias])
+        for name, gradient in zip(("kernel", "bias"), by, strict=True):
+            found[f"gradient.{name}.{step}"] = (
+                np.zeros(0, np.float32) if gradient is None else gradient
+            )
+    return found
+
+
 def _functions(k: Any) -> Arrays:
     """The functional forms, on symbolic inputs."""
     x, y = k.Input((3,)), k.Input((3,))
@@ -69,6 +102,26 @@ PROGRAMS: dict[str, Program] = {
     "prelu": _layer("PReLU", (3, 5)),
     "prelu_shared": _layer("PReLU", (3, 5, 2), shared_axes=[1]),
     "elu": _layer("ELU", (3, 5), alpha=0.7),
+    "einsum_dense": _layer(
+        "EinsumDense", (2, 4, 3), equation="abc,cd->abd", output_shape=(None, 5), bias_axes="d"
+    ),
+    "einsum_dense_heads": _layer(
+        "EinsumDense",
+        (2, 4, 3),
+        equation="abc,cde->abde",
+        output_shape=(None, 2, 5),
+        bias_axes="de",
+        activation="tanh",
+    ),
+    "einsum_dense_dots": _layer(
+        "EinsumDense", (2, 4, 3, 5), equation="...x,xy->...y", output_shape=6, bias_axes="y"
+    ),
+    "einsum_dense_dots_behind": _layer(
+        "EinsumDense", (2, 3, 4, 5), equation="ab...,bc->ac...", output_shape=6, bias_axes="c"
+    ),
+    "einsum_dense_fans": _einsum_initializer,
+    "spectral": _spectral,
+    "spectral_twice": lambda k: _spectral(k, 2),
     "softmax": _layer("Softmax", (3, 5)),
     "softmax_axes": _layer("Softmax", (3, 5, 2), axis=[1, 2]),
     "softmax_mask": _softmax_mask,

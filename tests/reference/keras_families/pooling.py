@@ -38,6 +38,28 @@ GLOBAL: dict[str, dict[str, Any]] = {
 }
 
 
+def _adaptive(kind: str, rank: int, **settings: Any) -> Program:
+    def run(k: Any) -> Arrays:
+        layer = getattr(k.layers, f"Adaptive{kind}Pooling{rank}D")(**settings)
+        return training(k, layer, _image(rank, settings.get("data_format", "channels_last")))
+
+    return run
+
+
+ADAPTIVE: dict[str, Program] = {
+    f"Adaptive{kind}Pooling{rank}D, {name}": _adaptive(kind, rank, **settings)
+    for kind in ("Average", "Max")
+    for rank in (1, 2, 3)
+    for name, settings in {
+        "one": {"output_size": 1},
+        "uneven": {"output_size": (4, 3, 2)[:rank]},
+        "channels first": {"output_size": 2, "data_format": "channels_first"},
+    }.items()
+    # There, Keras on TensorFlow ends with a division by zero.
+    if (kind, name) != ("Max", "one")
+}
+
+
 def _ties(k: Any) -> Arrays:
     """Many equal numbers, as after a Relu."""
     found = {}
@@ -108,6 +130,7 @@ def _programs() -> dict[str, Program]:
 
 PROGRAMS: dict[str, Program] = {
     **_programs(),
+    **ADAPTIVE,
     "ties": _ties,
     "rectangles": _rectangles,
     "masked": _masked,
