@@ -61,13 +61,23 @@ class GraphBuilder(Builder[ir.Value]):
         self.provenance: Provenance | None = None if around is None else around.provenance
         self._around = around
         self._target = target if around is None else around.target
-        if around is None:
-            self._taken, self._context = _shared(graph, opset)
-        else:
-            self._taken, self._context = around._taken, around._context
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._counter = 0
         self._successor: ir.Node | None = None
+
+    # Looking through the graph takes longer than many a pass, which then finds nothing to emit.
+    @functools.cached_property
+    def _scope(self) -> tuple[set[str], ShapeInferenceContext]:
+        """The names that are taken, and what shapes are inferred with."""
+        return _shared(self.graph, self.opset) if self._around is None else self._around._scope
+
+    @property
+    def _taken(self) -> set[str]:
+        return self._scope[0]
+
+    @property
+    def _context(self) -> ShapeInferenceContext:
+        return self._scope[1]
 
     # Builder ------------------------------------------------------------------------------------
 
