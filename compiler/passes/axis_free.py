@@ -186,22 +186,7 @@ def _transposed(
     missing = len(perm) - len(b.shape(value) or ())
     if array is not None:
         return b.constant(array.reshape((1,) * missing + array.shape).transpose(perm))
-    if missing:
-        axes = b.constant(np.arange(missing, dtype=np.int64))
-        shape = ir.Shape([1] * missing + list(value.shape.dims if value.shape is not None else []))
-        value = _put_before(b, node, ir.Node("", "Unsqueeze", [value, axes]), shape)
-    moved = ir.Node("", "Transpose", [value], attributes=[ir.AttrInt64s("perm", perm)])
-    assert value.shape is not None
-    return _put_before(b, node, moved, ir.Shape([value.shape.dims[i] for i in perm]))
-
-
-def _put_before(b: GraphBuilder, node: ir.Node, added: ir.Node, shape: ir.Shape) -> ir.Value:
-    assert node.graph is not None
-    assert added.inputs[0] is not None
-    node.graph.insert_before(node, added)
-    added.metadata_props.update(node.metadata_props)
-    value = added.outputs[0]
-    value.name = b.unique_name(added.op_type)
-    added.name = f"{value.name}_node"
-    value.type, value.shape = added.inputs[0].type, shape
-    return value
+    with b.before(node):
+        if missing:
+            value = b.op("Unsqueeze", value, list(range(missing)))
+        return b.op("Transpose", value, perm=perm)

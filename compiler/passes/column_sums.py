@@ -32,33 +32,20 @@ class ColumnSumsAsProducts(GraphPass):
             rows = _summed_rows(builder, node)
             if rows is None:
                 continue
-            nodes = _product(builder, rows, node)
-            ir.convenience.replace_nodes_and_values(
-                model.graph, node, [node], nodes, node.outputs, nodes[-1].outputs
-            )
+            with builder.before(node):
+                builder.take_place(node, _product(builder, rows, node.inputs[0]))
             changed = True
         return changed
 
 
-def _product(builder: GraphBuilder, rows: int, node: ir.Node) -> list[ir.Node]:
-    """ones @ what `node` sums, as a matrix with so many rows."""
-    x, nodes = node.inputs[0], []
+def _product(b: GraphBuilder, rows: int, x: ir.Value | None) -> ir.Value:
+    """ones @ x, as a matrix with so many rows."""
     assert x is not None
-    if builder.rank(x) != 2:
-        width = builder.dim(x, -1)
-        known = width if isinstance(width, int) else -1
-        shape = builder.constant(np.asarray([rows, known], np.int64))
-        nodes.append(ir.Node("", "Reshape", [x, shape]))
-        matrix = nodes[0].outputs[0]
-        matrix.name = builder.unique_name("Reshape")
-        nodes[0].name = f"{matrix.name}_node"
-        matrix.shape, matrix.type = ir.Shape([rows, width]), x.type
-        x = matrix
-    ones = builder.constant(np.ones(rows, dtype=_FLOAT32))
-    nodes.append(ir.Node("", "MatMul", [ones, x]))
-    for one in nodes:
-        one.metadata_props.update(node.metadata_props)
-    return nodes
+    if b.rank(x) != 2:
+        width = b.dim(x, -1)
+        matrix = b.op("Reshape", x, [rows, width if isinstance(width, int) else -1])
+        x = b.refine_shape(matrix, (rows, width))
+    return b.op("MatMul", b.constant(np.ones(rows, dtype=_FLOAT32)), x)
 
 
 def _summed_rows(builder: GraphBuilder, node: ir.Node) -> int | None:

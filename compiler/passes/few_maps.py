@@ -31,7 +31,8 @@ class FewMapsByTransposedConvolutions(GraphPass):
         for node in list(model.graph):
             pads = _pads(builder, node)
             if pads is not None:
-                _replace(builder, model.graph, node, pads)
+                with builder.before(node):
+                    builder.take_place(node, _by_image(builder, node, pads))
                 changed = True
         return changed
 
@@ -63,32 +64,13 @@ def _pads(b: GraphBuilder, node: ir.Node) -> list[int] | None:
     return None if min(pads) < 0 else pads
 
 
-def _replace(b: GraphBuilder, graph: ir.Graph, node: ir.Node, pads: list[int]) -> None:
-    w = node.inputs[1]
+def _by_image(b: GraphBuilder, node: ir.Node, pads: list[int]) -> ir.Value:
+    x, w, *bias = node.inputs
     assert w is not None
-    shape = b.shape(w) or ()
-    rank = len(shape) - 2
-    back, ends = b.constant([-1] * rank), b.constant([-(2**31)] * rank)
-    turned = ir.Node("", "Slice", [w, back, ends, b.constant(list(range(2, 2 + rank))), back])
-    perm = ir.AttrInt64s("perm", [1, 0, *range(2, 2 + rank)])
-    swapped = ir.Node("", "Transpose", [turned.outputs[0]], attributes=[perm])
-    attributes = [ir.AttrInt64s("pads", pads)]
-    if "dilations" in node.attributes:
-        attributes.append(node.attributes["dilations"])
-    by_image = ir.Node(
-        "",
-        "ConvTranspose",
-        [node.inputs[0], swapped.outputs[0], *node.inputs[2:]],
-        attributes=attributes,
-    )
-    swapped_shape = (shape[1], shape[0], *shape[2:])
-    for added, made in ((turned, shape), (swapped, swapped_shape)):
-        value = added.outputs[0]
-        value.name = b.unique_name(added.op_type)
-        added.name = f"{value.name}_node"
-        value.type, value.shape = w.type, ir.Shape(made)
-    for added in (turned, swapped, by_image):
-        added.metadata_props.update(node.metadata_props)
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], [turned, swapped, by_image], node.outputs, by_image.outputs
-    )
+    rank = len(b.shape(w) or ()) - 2
+    back, ends = [-1] * rank, [-(2**31)] * rank
+    turned = b.op("Slice", w, back, ends, list(range(2, 2 + rank)), back)
+    swapped = b.op("Transpose", turned, perm=[1, 0, *range(2, 2 + rank)])
+    given = node.attributes.get("dilations")
+    dilations = None if given is None else list(given.as_ints())
+    return b.op("ConvTranspose", x, swapped, *bias, pads=pads, dilations=dilations)

@@ -26,16 +26,8 @@ class ThresholdRepairs(GraphPass):
             repaired = _repaired(builder, node)
             if repaired is None:
                 continue
-            kept = ir.Node(
-                "",
-                "ThresholdedRelu",
-                [repaired],
-                attributes=[ir.AttrFloat32("alpha", 0.0)],
-                metadata_props=dict(node.metadata_props),
-            )
-            ir.convenience.replace_nodes_and_values(
-                model.graph, node, [node], [kept], node.outputs, kept.outputs
-            )
+            with builder.before(node):
+                builder.take_place(node, builder.op("ThresholdedRelu", repaired, alpha=0.0))
             changed = True
         return changed
 

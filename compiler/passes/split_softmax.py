@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import onnx_ir as ir
 
@@ -34,7 +33,8 @@ class SplitSoftmax(GraphPass):
         for node in list(model.graph):
             axis = _axis(builder, node)
             if axis is not None:
-                _replace(builder, model.graph, node, axis)
+                with builder.before(node):
+                    builder.take_place(node, _written_out(builder, node, axis))
                 changed = True
         return changed
 
@@ -54,32 +54,11 @@ def _axis(b: GraphBuilder, node: ir.Node) -> int | None:
     return axis if beside and isinstance(length, int) and length > 0 else None
 
 
-def _replace(b: GraphBuilder, graph: ir.Graph, node: ir.Node, axis: int) -> None:
-    axes = b.constant([axis])
-    added: list[ir.Node] = []
-
-    def op(op_type: str, *inputs: ir.Value) -> ir.Value:
-        made = ir.Node("", op_type, inputs, metadata_props=dict(node.metadata_props))
-        value = made.outputs[0]
-        value.name = b.unique_name(op_type)
-        made.name = f"{value.name}_node"
-        value.type = inputs[0].type
-        shape: list[Any] = list(b.shape(inputs[0]) or ())
-        if op_type.startswith("Reduce"):
-            shape[axis] = 1
-        value.shape = ir.Shape(shape)
-        added.append(made)
-        return value
-
-    x = node.inputs[0]
-    assert x is not None
-    below = op("Sub", x, op("ReduceMax", x, axes))
-    powers = op("Exp", below)
-    total = op("ReduceSum", powers, axes)
+def _written_out(b: GraphBuilder, node: ir.Node, axis: int) -> ir.Value:
+    x, axes = node.inputs[0], [axis]
+    below = b.op("Sub", x, b.op("ReduceMax", x, axes))
+    powers = b.op("Exp", below)
+    total = b.op("ReduceSum", powers, axes)
     if node.op_type == "Softmax":
-        op("Div", powers, total)
-    else:
-        op("Sub", below, op("Log", total))
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], added, node.outputs, added[-1].outputs
-    )
+        return b.op("Div", powers, total)
+    return b.op("Sub", below, b.op("Log", total))

@@ -24,24 +24,11 @@ class SplitSums(GraphPass):
             sides = _sides(builder, node)
             if sides is None:
                 continue
-            x, (before, after) = node.inputs[0], sides
-            assert x is not None
-            first = ir.Node(
-                "",
-                node.op_type,
-                [x, builder.constant(after)],
-                attributes=list(node.attributes.values()),
-                metadata_props=dict(node.metadata_props),
-            )
-            value = first.outputs[0]
-            value.name = builder.unique_name(node.op_type)
-            first.name = f"{value.name}_node"
-            keepdims = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int()
-            ones = [1] * len(after) if keepdims else []
-            value.shape = ir.Shape([*(builder.shape(x) or ())[: after[0]], *ones])
-            value.type = x.type
-            model.graph.insert_before(node, first)
-            node.replace_input_with(0, value)
+            before, after = sides
+            attributes = {name: value.value for name, value in node.attributes.items()}
+            with builder.before(node):
+                first = builder.op(node.op_type, node.inputs[0], after, **attributes)
+            node.replace_input_with(0, first)
             node.replace_input_with(1, builder.constant(before))
             changed = True
         return changed

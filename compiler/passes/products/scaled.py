@@ -115,13 +115,5 @@ def _scale(model: ir.Model, product: ir.Node, number: float) -> None:
 
 
 def _scale_bias(builder: GraphBuilder, add: ir.Node, index: int, factor: ir.Value | None) -> None:
-    bias = add.inputs[index]
-    assert bias is not None
-    assert add.graph is not None
-    node = ir.Node("", "Mul", [bias, factor], metadata_props=dict(add.metadata_props))
-    value = node.outputs[0]
-    value.name = builder.unique_name("Mul")
-    node.name = f"{value.name}_node"
-    value.type, value.shape = bias.type, bias.shape
-    add.graph.insert_before(add, node)
-    add.replace_input_with(index, value)
+    with builder.before(add):
+        add.replace_input_with(index, builder.op("Mul", add.inputs[index], factor))
