@@ -35,6 +35,16 @@ def flatten(tree: Any) -> list[Any]:
     return [leaf for _, part in parts for leaf in flatten(part)]
 
 
+def flatten_sorted(tree: Any) -> list[Any]:
+    """The leaves from left to right, those of dicts in the order of their names."""
+    parts = _children(tree)
+    if parts is None:
+        return [tree]
+    if isinstance(tree, Mapping):
+        parts = sorted(parts, key=lambda part: part[0])
+    return [leaf for _, part in parts for leaf in flatten_sorted(part)]
+
+
 def flatten_with_paths(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """The leaves with their paths: `{"x": [a, b]}` gives `x.0` and `x.1`."""
     parts = _children(tree)

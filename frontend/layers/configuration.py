@@ -115,6 +115,8 @@ def revive(x: Any) -> Any:
         return type(x)(map(revive, x))
     if is_configuration(x):
         cls = _lookup(x)
+        if cls is None and not _is_of_package(x.get("module")):
+            cls = _find(x)
         if cls is not None and (issubclass(cls, Layer) or not _is_ours(cls)):
             return _revived(x, cls)
     return x
@@ -129,7 +131,8 @@ def _find(config: Mapping[str, Any]) -> Any:
     if cls is None:
         raise ValueError(
             f"no class is called {config['class_name']!r}: give custom_objects="
-            f"{{{config['class_name']!r}: the class}}"
+            f"{{{config['class_name']!r}: the class}}, or put "
+            "@ot.saving.register_keras_serializable() above it"
         )
     return cls
 
@@ -143,7 +146,7 @@ def _lookup(config: Mapping[str, Any]) -> Any:
         if key in _custom:
             return _custom[key]
     module = config.get("module") or "onnxtape"
-    if module.partition(".")[0] in ("onnxtape", "keras"):
+    if _is_of_package(module):
         for place in (ot.layers, ot, ot.models.functional):
             if isinstance(found := getattr(place, name, None), type):
                 return found
@@ -153,6 +156,11 @@ def _lookup(config: Mapping[str, Any]) -> Any:
     except ImportError:
         return None
     return found if isinstance(found, type) and hasattr(found, "from_config") else None
+
+
+def _is_of_package(module: str | None) -> bool:
+    """Whether a configuration's module is one of onnxtape's, or Keras's."""
+    return (module or "onnxtape").partition(".")[0] in ("onnxtape", "keras")
 
 
 def _is_ours(cls: type) -> bool:

@@ -130,6 +130,8 @@ def _require_classes(what: str, pred: Tensor) -> int:
 class Accuracy(MeanMetricWrapper):
     """How often predictions equal targets."""
 
+    _direction = "up"
+
     def __init__(self, name: str | None = "accuracy", dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(accuracy, name, dtype)
 
@@ -140,6 +142,8 @@ class BinaryAccuracy(MeanMetricWrapper):
     Args:
         threshold: above it a prediction means 1, else 0.
     """
+
+    _direction = "up"
 
     def __init__(
         self,
@@ -154,6 +158,8 @@ class BinaryAccuracy(MeanMetricWrapper):
 class CategoricalAccuracy(MeanMetricWrapper):
     """How often the most probable class is the (one-hot) target's."""
 
+    _direction = "up"
+
     def __init__(
         self, name: str | None = "categorical_accuracy", dtype: npt.DTypeLike | None = None
     ) -> None:
@@ -166,6 +172,8 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
     Shapes: targets (batch, ...) of integers, or (batch, ..., 1); predictions (batch, ..., classes).
     """
 
+    _direction = "up"
+
     def __init__(
         self, name: str | None = "sparse_categorical_accuracy", dtype: npt.DTypeLike | None = None
     ) -> None:
@@ -174,6 +182,8 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the (one-hot) target's class is among the `k` most probable."""
+
+    _direction = "up"
 
     def __init__(
         self,
@@ -191,6 +201,8 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     Args:
         from_sorted_ids: whether predictions are classes, most probable first.
     """
+
+    _direction = "up"
 
     def __init__(
         self,

@@ -89,6 +89,8 @@ class FalseNegatives(_Counts):
 class _Share(Metric):
     """True positives among themselves and another count."""
 
+    _direction = "up"
+
     _other: Count
 
     def __init__(

@@ -70,6 +70,8 @@ class _FourCounts(Metric):
 class _Constrained(_FourCounts):
     """The best of one measure over the thresholds where another is at least a value."""
 
+    _direction = "up"
+
     def __init__(
         self,
         what: str,
@@ -221,6 +223,8 @@ class AUC(_FourCounts):
         label_weights: of the labels, in their mean or (without `multi_label`) in all counts.
         from_logits: whether predictions are logits, not probabilities.
     """
+
+    _direction = "up"
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from onnxtape.tensor import Tensor
 class MeanSquaredError(MeanMetricWrapper):
     """The mean of `losses.mean_squared_error`."""
 
+    _direction = "down"
+
     def __init__(
         self, name: str | None = "mean_squared_error", dtype: npt.DTypeLike | None = None
     ) -> None:
@@ -25,6 +27,8 @@ class MeanSquaredError(MeanMetricWrapper):
 
 class RootMeanSquaredError(Mean):
     """The square root of the mean of (y_pred - y_true)^2."""
+
+    _direction = "down"
 
     def __init__(
         self, name: str | None = "root_mean_squared_error", dtype: npt.DTypeLike | None = None
@@ -43,6 +47,8 @@ class RootMeanSquaredError(Mean):
 class MeanAbsoluteError(MeanMetricWrapper):
     """The mean of `losses.mean_absolute_error`."""
 
+    _direction = "down"
+
     def __init__(
         self, name: str | None = "mean_absolute_error", dtype: npt.DTypeLike | None = None
     ) -> None:
@@ -51,6 +57,8 @@ class MeanAbsoluteError(MeanMetricWrapper):
 
 class MeanAbsolutePercentageError(MeanMetricWrapper):
     """The mean of `losses.mean_absolute_percentage_error`."""
+
+    _direction = "down"
 
     def __init__(
         self,
@@ -63,6 +71,8 @@ class MeanAbsolutePercentageError(MeanMetricWrapper):
 class MeanSquaredLogarithmicError(MeanMetricWrapper):
     """The mean of `losses.mean_squared_logarithmic_error`."""
 
+    _direction = "down"
+
     def __init__(
         self,
         name: str | None = "mean_squared_logarithmic_error",
@@ -73,6 +83,8 @@ class MeanSquaredLogarithmicError(MeanMetricWrapper):
 
 class LogCoshError(MeanMetricWrapper):
     """The mean of `losses.log_cosh`."""
+
+    _direction = "down"
 
     def __init__(self, name: str | None = "logcosh", dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(losses.log_cosh, name, dtype)
@@ -88,6 +100,8 @@ class CosineSimilarity(MeanMetricWrapper):
     Not its negative, which the loss of this name is.
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         name: str | None = "cosine_similarity",
@@ -101,12 +115,16 @@ class CosineSimilarity(MeanMetricWrapper):
 class Hinge(MeanMetricWrapper):
     """The mean of `losses.hinge`."""
 
+    _direction = "down"
+
     def __init__(self, name: str | None = "hinge", dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(losses.hinge, name, dtype)
 
 
 class SquaredHinge(MeanMetricWrapper):
     """The mean of `losses.squared_hinge`."""
+
+    _direction = "down"
 
     def __init__(
         self, name: str | None = "squared_hinge", dtype: npt.DTypeLike | None = None
@@ -117,6 +135,8 @@ class SquaredHinge(MeanMetricWrapper):
 class CategoricalHinge(MeanMetricWrapper):
     """The mean of `losses.categorical_hinge`."""
 
+    _direction = "down"
+
     def __init__(
         self, name: str | None = "categorical_hinge", dtype: npt.DTypeLike | None = None
     ) -> None:
@@ -125,6 +145,8 @@ class CategoricalHinge(MeanMetricWrapper):
 
 class KLDivergence(MeanMetricWrapper):
     """The mean of `losses.kl_divergence`."""
+
+    _direction = "down"
 
     def __init__(
         self, name: str | None = "kl_divergence", dtype: npt.DTypeLike | None = None
@@ -135,12 +157,16 @@ class KLDivergence(MeanMetricWrapper):
 class Poisson(MeanMetricWrapper):
     """The mean of `losses.poisson`."""
 
+    _direction = "down"
+
     def __init__(self, name: str | None = "poisson", dtype: npt.DTypeLike | None = None) -> None:
         super().__init__(losses.poisson, name, dtype)
 
 
 class BinaryCrossentropy(MeanMetricWrapper):
     """The mean of `losses.binary_crossentropy`, with its arguments."""
+
+    _direction = "down"
 
     def __init__(
         self,
@@ -161,6 +187,8 @@ class BinaryCrossentropy(MeanMetricWrapper):
 
 class CategoricalCrossentropy(MeanMetricWrapper):
     """The mean of `losses.categorical_crossentropy`, with its arguments."""
+
+    _direction = "down"
 
     def __init__(
         self,
@@ -187,6 +215,8 @@ class SparseCategoricalCrossentropy(Mean):
     As in Keras, samples of the class to ignore count (with a loss of 0) unless there are weights;
     with weights, theirs is 0.
     """
+
+    _direction = "down"
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class FBetaScore(Metric):
         threshold: above it a prediction is positive; None: the largest of each sample is.
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         average: Average | None = None,

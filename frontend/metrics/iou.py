@@ -34,6 +34,8 @@ class IoU(Metric):
         axis: of the classes, where there are scores.
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         num_classes: int,

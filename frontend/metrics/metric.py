@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ class Metric(Configurable):
         dtype: of the state and of the computation, by default float32.
         name: by default the class's name in snake case, counted.
     """
+
+    #: Whether larger ("up") or smaller ("down") values are better, for callbacks that watch it.
+    _direction: Literal["up", "down"] | None = None
 
     def __init__(self, dtype: npt.DTypeLike | None = None, name: str | None = None) -> None:
         self.name = name or auto_name(to_snake_case(type(self).__name__))

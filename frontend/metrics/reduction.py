@@ -127,6 +127,8 @@ class MeanMetricWrapper(Mean):
         super().__init__(name or auto_name(getattr(fn, "__name__", "metric")), dtype)
         self.fn = fn
         self._fn_kwargs = kwargs
+        if self._direction is None and _is_loss(fn):
+            self._direction = "down"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Take a batch into account, but for what the mask of the predictions leaves out."""
@@ -136,3 +138,8 @@ class MeanMetricWrapper(Mean):
     def get_config(self) -> dict[str, Any]:
         """The arguments that `from_config` makes an equal object of."""
         return {**super().get_config(), **self._fn_kwargs}
+
+
+def _is_loss(fn: Any) -> bool:
+    """Whether this is one of onnxtape's losses, or its function."""
+    return str(getattr(fn, "__module__", "")).startswith("onnxtape.losses")

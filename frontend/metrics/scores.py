@@ -29,6 +29,8 @@ class R2Score(Metric):
             and that denominator is positive.
     """
 
+    _direction = "up"
+
     def __init__(
         self,
         class_aggregation: Aggregation | None = "uniform_average",
@@ -147,6 +149,8 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
 class PearsonCorrelation(MeanMetricWrapper):
     """The mean of `pearson_correlation`, along `axis` of each sample."""
 
+    _direction = "up"
+
     def __init__(
         self,
         name: str | None = "pearson_correlation",
@@ -159,6 +163,8 @@ class PearsonCorrelation(MeanMetricWrapper):
 
 class ConcordanceCorrelation(MeanMetricWrapper):
     """The mean of `concordance_correlation`, along `axis` of each sample."""
+
+    _direction = "up"
 
     def __init__(
         self,

@@ -68,7 +68,8 @@ class Functional(Model):
         self.inputs: list[Tensor] = nest.flatten(inputs)
         self.outputs: list[Tensor] = nest.flatten(outputs)
         self._input_tree, self._output_tree = inputs, outputs
-        graph = call_graph(self.inputs, self.outputs)
+        # Keras takes the entries of a dict in the order of their names.
+        graph = call_graph(nest.flatten_sorted(inputs), nest.flatten_sorted(outputs))
         self._calls = graph.calls
         self._shapes: dict[int, Any] = {}
         for call in graph.calls:

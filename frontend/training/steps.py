@@ -41,14 +41,20 @@ class Steps:
     def train_step(self, data: Any) -> Mapping[str, Any]:
         """Train on a batch; returns what to log.
 
+        As in Keras, a model whose `call` takes no `training` is called without it: its layers do
+        what they do by default, which of dropout is nothing.
+
         Args:
             data: x, (x, y) or (x, y, sample_weight), with tensors.
         """
         from onnxtape.tape import GradientTape
 
         x, y, sample_weight = unpack_x_y_sample_weight(data)
+        takes_training = self.takes_training  # type: ignore[attr-defined]
+        if not takes_training:
+            self._warn_of_layers_at_rest()
         with GradientTape() as tape:
-            y_pred = self(x, training=True)  # type: ignore[operator]
+            y_pred = self(x, training=True) if takes_training else self(x)  # type: ignore[operator]
             loss = self._loss(x, y, y_pred, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         self._track_loss(loss, x)
@@ -120,6 +126,21 @@ class Steps:
             else:
                 results[metric.name] = found
         return results
+
+    def _warn_of_layers_at_rest(self) -> None:
+        from onnxtape.layers import BatchNormalization, Dropout
+
+        names = [
+            f"'{layer.name}'"
+            for layer in self._flatten_layers()  # type: ignore[attr-defined]
+            if isinstance(layer, BatchNormalization) or (isinstance(layer, Dropout) and layer.rate)
+        ]
+        if names:
+            context.warn_user(
+                f"{type(self).__name__}.call takes no argument 'training', so {', '.join(names)} "
+                "will do in training what they do in inference, as in Keras: write "
+                "call(self, inputs, training=None), and hand it on or leave that to the layers"
+            )
 
     def _loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
         # Keras's older compute_loss has no argument `training`.

@@ -69,6 +69,12 @@ def test_subclasses() -> None:
 
 def test_an_unknown_class_is_named() -> None:
     config = {"module": "elsewhere", "class_name": "Unknown", "config": {}}
+
+    class Cell(ot.layers.Layer):
+        state_size = 3
+
+    with pytest.raises(ValueError, match=r"no class is called 'Cell'.*register_keras_serializable"):
+        ot.layers.RNN.from_config(ot.layers.RNN(Cell()).get_config())
     with pytest.raises(ValueError, match=r"no class is called 'Unknown': give custom_objects="):
         ot.layers.deserialize(config)
 

@@ -79,6 +79,25 @@ def test_early_stopping_takes_the_best_weights_back() -> None:
         np.testing.assert_array_equal(now, best)
 
 
+@pytest.mark.parametrize(
+    ("metric", "monitor", "larger"),
+    [
+        ("accuracy", "accuracy", True),
+        (ot.metrics.SparseCategoricalAccuracy(name="share"), "val_share", True),
+        (ot.metrics.SparseCategoricalCrossentropy(from_logits=True, name="ce"), "val_ce", False),
+    ],
+)
+def test_callbacks_know_whether_more_of_a_metric_is_better(
+    metric: Any, monitor: str, larger: bool
+) -> None:
+    model = compiled()
+    loss = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=[metric])
+    kept = ot.callbacks.EarlyStopping(monitor, patience=10, restore_best_weights=True)
+    found = logs(model, X, Y, validation_split=0.3, epochs=4, callbacks=[kept])[monitor]
+    assert kept.best == (max(found) if larger else min(found))
+
+
 def test_the_rate_changes_without_another_trace() -> None:
     model = compiled()
     schedule = ot.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
@@ -171,6 +190,36 @@ def test_a_layer_that_is_not_used_is_named_at_the_users_line() -> None:
     with pytest.warns(UserWarning, match="no gradient reaches other/kernel, other/bias") as caught:
         model.fit(X, X[:, :1], batch_size=70, verbose=0)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_call_without_training_is_one_at_rest_as_in_keras() -> None:
+    class Resting(ot.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = ot.layers.Dense(1)
+            self.dropout = ot.layers.Dropout(0.9, name="drop")
+
+        def call(self, x: Any) -> Any:
+            return self.dropout(self.dense(x))
+
+    class Training(Resting):
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return self.dropout(self.dense(x))
+
+    for kind in (Resting, Training):
+        model = kind()
+        model.compile(ot.optimizers.SGD(0.0), "mse")
+        data = (X, X[:, :1])
+        model(X)
+        if kind is Resting:
+            with pytest.warns(
+                UserWarning, match=r"Resting.call takes no argument 'training', so 'dr"
+            ):
+                loss = model.fit(*data, batch_size=70, verbose=0).history["loss"][0]
+        else:
+            loss = model.fit(*data, batch_size=70, verbose=0).history["loss"][0]
+        rested = model.evaluate(*data, batch_size=70, verbose=0)
+        assert (loss == pytest.approx(rested)) == (kind is Resting)
 
 
 def test_mistakes() -> None:

@@ -380,3 +380,31 @@ def test_batches_that_do_not_fit(name: str, compiled: bool) -> None:
 def test_arguments_that_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+#: As Keras has them: whether larger or smaller is better.
+DIRECTIONS = {
+    "up": """AUC Accuracy BinaryAccuracy BinaryIoU CategoricalAccuracy ConcordanceCorrelation
+    CosineSimilarity F1Score FBetaScore IoU MeanIoU OneHotIoU OneHotMeanIoU PearsonCorrelation
+    Precision PrecisionAtRecall R2Score Recall RecallAtPrecision SensitivityAtSpecificity
+    SparseCategoricalAccuracy SparseTopKCategoricalAccuracy SpecificityAtSensitivity
+    TopKCategoricalAccuracy""",
+    "down": """BinaryCrossentropy CategoricalCrossentropy CategoricalHinge Hinge KLDivergence
+    LogCoshError MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
+    MeanSquaredLogarithmicError Poisson RootMeanSquaredError SparseCategoricalCrossentropy
+    SquaredHinge""",
+    None: """FalseNegatives FalsePositives Mean MeanMetricWrapper Metric Sum TrueNegatives
+    TruePositives""",
+}
+
+
+def test_which_way_is_better() -> None:
+    said = {name: way for way, names in DIRECTIONS.items() for name in names.split()}
+    classes = {
+        name: value
+        for name in metrics.__all__
+        if isinstance(value := getattr(metrics, name), type) and issubclass(value, metrics.Metric)
+    }
+    assert {name: cls._direction for name, cls in classes.items()} == said
+    assert metrics.MeanMetricWrapper(ot.losses.mean_squared_error)._direction == "down"
+    assert metrics.MeanMetricWrapper(lambda y, p: y - p)._direction is None

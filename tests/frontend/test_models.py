@@ -524,6 +524,15 @@ def test_what_the_optimizer_holds_is_in_the_summary_once_it_is_built() -> None:
     assert " Total params: 65 (264.00 B)" in summary(model)
 
 
+def test_layers_behind_a_dict_are_in_the_order_of_its_names_as_in_keras() -> None:
+    inputs = {name: ot.Input((2,), name=name) for name in ("b", "a")}
+    outputs = {name: Dense(1, name=name)(x) for name, x in zip("zy", inputs.values(), strict=True)}
+    model = ot.Model(inputs, outputs)
+    assert [v.path for v in model.weights] == ["y/kernel", "y/bias", "z/kernel", "z/bias"]
+    made = model({name: np.ones((1, 2), np.float32) for name in "ab"})
+    assert list(made) == ["z", "y"]
+
+
 def test_the_state_of_metrics_is_listed_apart() -> None:
     """As in Keras, where `metrics_variables` has them."""
 
