@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.errors import meaning_of_failure
-from onnxtape.inference import trace_inference
+from onnxtape.inference import note_parameters, trace_inference
 from onnxtape.runtime.artifact import EvaluationGraph, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
 from onnxtape.tracing import TracedStep
@@ -125,6 +125,7 @@ def inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
             graph.inputs.remove(value)
             value.const_value = ir.tensor(variable.numpy(), name=value.name)
             graph.register_initializer(value)
+    note_parameters(traced, brought)
     return InferenceGraph(
         ir.to_proto(traced.model).SerializeToString(), _inputs(traced), _results(traced)
     )

@@ -21,6 +21,9 @@ from onnxtape.tracing import InputSpec, TracedStep, trace
 if TYPE_CHECKING:
     from onnxtape.models import Model
 
+#: The key of a model's metadata under which the names of its parameters are, one in each line.
+PARAMETERS = "onnxtape.parameters"
+
 
 def trace_inference(model: Model, arguments: Sequence[Any] | None = None) -> TracedStep:
     """The model called with `training=False`; every variable is an input, after the batch inputs.
@@ -57,6 +60,20 @@ def trace_inference(model: Model, arguments: Sequence[Any] | None = None) -> Tra
         return trace(model.name, inputs, call, may_create=False)
 
 
+def note_parameters(traced: TracedStep, values: Sequence[ir.Value]) -> None:
+    """Note which weights are parameters, for whoever trains the file again.
+
+    Args:
+        values: for each variable, what it is in the graph.
+    """
+    names = [
+        value.name or ""
+        for value, variable in zip(values, traced.variables, strict=True)
+        if variable.role == "parameter"
+    ]
+    traced.model.metadata_props[PARAMETERS] = "\n".join(names)
+
+
 def save_inference(model: Model, path: str | os.PathLike[str], signature: Any) -> Path:
     """See `Model.save_onnx`."""
     if not model.built:
@@ -75,6 +92,7 @@ def save_inference(model: Model, path: str | os.PathLike[str], signature: Any) -
     brought = list(graph.inputs)[len(traced.inputs) :]
     for value, entry in zip(brought, traced.state, strict=True):
         value.name = entry.name
+    note_parameters(traced, brought)
     weights = {e.name: v.numpy() for e, v in zip(traced.state, traced.variables, strict=True)}
     pieces = with_weights(ir.to_proto(traced.model).SerializeToString(), weights)
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxtape.inference import PARAMETERS
+
 if TYPE_CHECKING:
     import onnx
 
     from onnxtape.interop.graph import Node
     from onnxtape.interop.limits import Budget
 
-# The keys under which torch.onnx.export (dynamo) and onnxscript's optimizer note it.
+# The keys under which we, torch.onnx.export (dynamo) and onnxscript's optimizer note it.
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
@@ -58,6 +60,8 @@ class Origins:
             if _FOLDED in notes:
                 folded[value.name] = _names(notes[_FOLDED])
         parameters = re.findall(r": PARAMETER target='([^']+)'", noted.get(_SIGNATURE, ""))
+        own = {p.key: p.value for p in model.metadata_props}.get(PARAMETERS, "")
+        parameters += [name for name in own.split("\n") if name]
         computed: frozenset[str] = frozenset()
         if not (parameters or kinds) and model.producer_name == "pytorch":
             computed = frozenset(_computed(model.graph, folded))

@@ -144,6 +144,25 @@ def test_a_model_of_several_arguments_takes_them_all(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["save_onnx", "artifact"])
+def test_what_is_loaded_again_trains_what_the_model_trained(way: str, tmp_path: Path) -> None:
+    """Statistics are no parameters, though nothing in the graph tells them apart."""
+    model = fitted()
+    path = tmp_path / "model.onnx"
+    if way == "save_onnx":
+        model.save_onnx(path)
+    else:
+        folder = model.train_function.export(tmp_path / "artifact", model=model)
+        TrainingSession(folder).export_inference(path)
+    loaded = ot.load_onnx(path)
+    names = {v.path for v in model.trainable_weights}
+    assert {v.path for v in loaded.trainable_weights} == names
+    assert len(names) == 6
+    loaded.trainable = False
+    loaded.trainable = True
+    assert {v.path for v in loaded.trainable_weights} == names
+
+
 def test_a_model_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model 'pair' has no weights yet: call it on data"):
         Pair().save_onnx(tmp_path / "pair.onnx")

@@ -119,6 +119,22 @@ ARGUMENTS = """\
 Whatever is here takes Keras's arguments by their names, with Keras's defaults and in Keras's order;
 some stand behind `**kwargs`. A test compares them all. Left out are, wherever Keras has them:"""
 
+BEHAVIOUR = """\
+## Behaviour
+
+What Keras 3.15 does, and onnxtape does not:
+
+- A layer that was called with `training=` in the functional API keeps that, as Keras's guides to transfer
+  learning and to Monte Carlo dropout have it. In Keras, `fit`, `predict` and `model(x, training=...)` put
+  their own in its place.
+- Rows of an embedding that a batch reads twice: gradients are added up before the optimizer squares them, as
+  in Keras on PyTorch and JAX. On TensorFlow, Keras squares them one by one.
+- The losses of single outputs in the logs of `fit` are means weighted by the batches' sizes, as in Keras on
+  PyTorch and JAX. On TensorFlow, they are not where sizes differ.
+
+What Keras does, and may surprise: `fit` calls a model whose `call` has no argument `training` without it, so that
+dropout and batch normalization in it do what they do in inference. onnxtape does the same, and warns."""
+
 TITLES = {
     "Model": "Methods and properties of `Model`",
     "layers.Layer": "Methods and properties of `layers.Layer`",
@@ -191,7 +207,18 @@ here; the numbers behind them are compared by the tests (`tests/reference`).
 """
     total = f"| all | {totals[2]} | {totals[0]} | {totals[1]} |"
     wrapped = [textwrap.fill(line, 100, subsequent_indent="  ") for line in arguments]
-    parts = [*rows, total, "", *ARGUMENTS.splitlines(), "", *wrapped, "", *sections]
+    parts = [
+        *rows,
+        total,
+        "",
+        *BEHAVIOUR.splitlines(),
+        "",
+        *ARGUMENTS.splitlines(),
+        "",
+        *wrapped,
+        "",
+        *sections,
+    ]
     return head + "\n".join(parts).rstrip() + "\n"
 
 
