@@ -133,6 +133,17 @@ def test_equal_rows_add_up_on_two_threads(signature: Any) -> None:
         np.testing.assert_array_equal(made, np.full((4, 64), [[0], [0], [5000], [0]]))
 
 
+def test_equal_rows_add_up_in_a_branch() -> None:
+    @ot.function(fallback="error")
+    def sums(wanted: Any, x: Any, ids: Any) -> Any:
+        nothing = ot.ops.zeros((4, 64))
+        return ot.cond(wanted, lambda: ot.ops.segment_sum(x, ids, 4), lambda: nothing)
+
+    x, ids = np.ones((5000, 64), np.float32), np.full(5000, 3)
+    for _ in range(5):
+        np.testing.assert_array_equal(sums(np.array(True), x, ids)[3], np.full(64, 5000))
+
+
 @pytest.mark.parametrize("rows", [ROWS, 8])
 def test_many_rows_are_a_dense_gradient(rows: int) -> None:
     bags = Bags(ot.optimizers.Adam(0.01), rows)
