@@ -48,7 +48,9 @@ class _Task:
         interrupted: KeyboardInterrupt | None = None
         while True:
             try:
-                self._running.acquire()
+                # Given back at once: Ctrl-C may come in between, and then it is taken again.
+                with self._running:
+                    pass
                 break
             except KeyboardInterrupt as error:
                 interrupted = error

@@ -42,6 +42,8 @@ def test_a_failure_is_raised_when_all_have_ended(failing: int) -> None:
 
 
 def test_an_interrupt_waits_for_the_others() -> None:
+    # Of a process that a shell runs in the background, Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     ended: list[bool] = []
 
     def other() -> None:
@@ -50,8 +52,11 @@ def test_an_interrupt_waits_for_the_others() -> None:
         time.sleep(0.2)
         ended.append(True)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_together([lambda: None, other])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_together([lambda: None, other])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == [True]
     run_together([lambda: None, lambda: ended.append(False)])
     assert ended == [True, False]
