@@ -1,4 +1,4 @@
-"""Cases of `ops.adaptive` and `ops.colors`."""
+"""Cases of `ops.adaptive`, `ops.colors` and `ops.patches`."""
 
 from __future__ import annotations
 
@@ -90,4 +90,47 @@ def borders() -> Iterator[Case]:
     yield Case(pad, [first], lambda x, **_: np.pad(x, ((0, 0), *widths[:3])), channels)
 
 
-CASES = few_compiled([*pooling(), *colors(), *borders()])
+def _patches(
+    x: Any, size: Any, strides: Any = None, dilation_rate: int = 1, padding: str = "valid", **_: Any
+) -> Any:
+    """Place by place, of images with channels last."""
+    rank = x.ndim - 2
+    sizes, steps = (np.broadcast_to(given, rank) for given in (size, strides or size))
+    reach = (sizes - 1) * dilation_rate + 1
+    inside = np.array(x.shape[1:-1])
+    counts = (inside - reach) // steps + 1
+    if padding == "same":
+        counts = -(-inside // steps)
+        missing = np.maximum((counts - 1) * steps + reach - inside, 0)
+        widths = [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)]
+        x = np.pad(x, widths)
+    found = np.empty((len(x), *counts, int(np.prod(sizes)) * x.shape[-1]))
+    for place in np.ndindex(*counts):
+        begins = np.array(place) * steps
+        window = [slice(b, b + r, dilation_rate) for b, r in zip(begins, reach, strict=True)]
+        found[(slice(None), *place)] = x[(slice(None), *window)].reshape(len(x), -1)
+    return found
+
+
+def patches() -> Iterator[Case]:
+    name, volumes = "image.extract_patches", "image.extract_patches_3d"
+    x = given(sample((2, 5, 6, 2)), "float32")
+    yield Case(name, [x, (2, 3)], _patches, gradient=True)
+    yield Case(name, [x, 3], _patches, {"strides": 1, "padding": "same"}, gradient=True)
+    yield Case(name, [x, 2], _patches, {"strides": (1, 2), "dilation_rate": 2})
+    first = given(sample((2, 2, 5, 6)), "float32")
+    turned = {"data_format": "channels_first"}
+    yield Case(
+        name,
+        [first, 2],
+        lambda x, size, **_: np.moveaxis(_patches(np.moveaxis(x, 1, -1), size), -1, 1),
+        turned,
+    )
+    alone = fixed(sample((4, 4, 1)), "float32")
+    yield Case(name, [alone, 2], lambda x, size: _patches(x[None], size)[0])
+    x = given(sample((2, 3, 4, 4, 1)), "float32")
+    yield Case(volumes, [x, 2], _patches, {"padding": "same"}, gradient=True)
+    yield Case(volumes, [x, (1, 2, 3)], _patches, {"strides": 1})
+
+
+CASES = few_compiled([*pooling(), *colors(), *borders(), *patches()])
