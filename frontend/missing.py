@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from onnxtape.naming import suggestion
 
@@ -18,7 +18,7 @@ _STRINGS = (
 _FOLDERS = "make an ot.data.Dataset of what you have read, or give fit any iterable of batches"
 _PICTURES = "use Pillow: numpy.asarray(PIL.Image.open(path)), and PIL.Image.fromarray"
 _OTHERS = "export that model to ONNX and use ot.load_onnx, or ot.from_torch or ot.from_keras"
-_SAVING = (
+SAVING = (
     "model.save_weights(path) and load_weights(path) keep the weights, model.to_json() and "
     "ot.models.model_from_json the layers, ot.save_checkpoint the optimizer, too; model.save_onnx "
     "writes a model that any ONNX Runtime runs; and models can be pickled"
@@ -68,8 +68,8 @@ ADVICE: Mapping[str, Mapping[str, str]] = {
         "InputLayer": "it is ot.Input(shape)",
         "InputSpec": "build(input_shape) sees the shape, and call may check it",
     },
-    "onnxtape.models": dict.fromkeys(("load_model", "save_model"), _SAVING),
-    "onnxtape.saving": dict.fromkeys(("load_model", "save_model"), _SAVING),
+    "onnxtape.models": dict.fromkeys(("load_model", "save_model"), SAVING),
+    "onnxtape.saving": dict.fromkeys(("load_model", "save_model"), SAVING),
     "onnxtape.losses": {"serialize": _PLAIN},
     "onnxtape.metrics": {"serialize": _PLAIN},
     "onnxtape.initializers": {"serialize": _PLAIN},
@@ -98,6 +98,19 @@ ADVICE: Mapping[str, Mapping[str, str]] = {
         "multi_gpu_model": "a step runs on one device here; see ot.device",
     },
 }
+
+
+class Missing:
+    """An attribute that is not there and says what to use instead."""
+
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise AttributeError(f"{owner.__name__} has no attribute '{self._name}': {self._advice}")
 
 
 def in_module(module: str, names: Iterable[str]) -> Callable[[str], NoReturn]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
+from onnxtape import missing
 from onnxtape.constructing import mistaken
 from onnxtape.layers.configuration import custom_object_scope, serialize
 from onnxtape.layers.layer import Layer
@@ -33,6 +34,17 @@ class Model(Trainer, Layer):
     supports_masking = True
     # For graphs that are written later, with the sizes that have varied free.
     _notes_every_call = True
+
+    # Of Keras's, for those who look for them.
+    save = missing.Missing(missing.SAVING)
+    fit_generator = missing.Missing("fit takes generators")
+    evaluate_generator = missing.Missing("evaluate takes generators")
+    predict_generator = missing.Missing("predict takes generators")
+    predict_classes = missing.Missing("predict(x).argmax(-1) gives the most likely classes")
+    predict_proba = missing.Missing("it is predict")
+    add_metric = missing.Missing("give metrics to compile, or update those of your own in call")
+    quantize = missing.Missing("quantize what save_onnx writes, by ONNX Runtime's tools")
+    run_eagerly = missing.Missing("compile has it, and there is ot.run_functions_eagerly(True)")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         from onnxtape.models.functional import Functional

@@ -106,3 +106,30 @@ def test_names_begin_anew_after_clear_session() -> None:
 )
 def test_standard_names_of_dtypes_are_those_of_keras(given: object, name: str) -> None:
     assert ot.utils.standardize_dtype(given) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("save", "model.save_weights"),
+        ("fit_generator", "fit takes generators"),
+        ("run_eagerly", "compile has it"),
+    ],
+)
+def test_what_models_do_not_have(name: str, advice: str) -> None:
+    class Own(ot.Model):
+        pass
+
+    for owner in (Own, Own()):
+        with pytest.raises(AttributeError, match=f"Own has no attribute '{name}': {advice}"):
+            getattr(owner, name)
+        assert not hasattr(owner, name)
+
+    class Saving(ot.Model):
+        def save(self) -> str:
+            return "saved"
+
+    assert Saving().save() == "saved"
+    model = Own()
+    setattr(model, name, 3)
+    assert getattr(model, name) == 3

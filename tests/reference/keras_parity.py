@@ -124,16 +124,17 @@ BEHAVIOUR = """\
 
 What Keras 3.15 does, and onnxtape does not:
 
-- A layer that was called with `training=` in the functional API keeps that, as Keras's guides to transfer
-  learning and to Monte Carlo dropout have it. In Keras, `fit`, `predict` and `model(x, training=...)` put
-  their own in its place.
-- Rows of an embedding that a batch reads twice: gradients are added up before the optimizer squares them, as
-  in Keras on PyTorch and JAX. On TensorFlow, Keras squares them one by one.
-- The losses of single outputs in the logs of `fit` are means weighted by the batches' sizes, as in Keras on
-  PyTorch and JAX. On TensorFlow, they are not where sizes differ.
+- A layer that was called with `training=` in the functional API keeps that, as Keras's guides to
+  transfer learning and to Monte Carlo dropout have it. In Keras, `fit`, `predict` and `model(x,
+  training=...)` put their own in its place.
+- Rows of an embedding that a batch reads twice: gradients are added up before the optimizer
+  squares them, as in Keras on PyTorch and JAX. On TensorFlow, Keras squares them one by one.
+- The losses of single outputs in the logs of `fit` are means weighted by the batches' sizes, as in
+  Keras on PyTorch and JAX. On TensorFlow, they are not where sizes differ.
 
-What Keras does, and may surprise: `fit` calls a model whose `call` has no argument `training` without it, so that
-dropout and batch normalization in it do what they do in inference. onnxtape does the same, and warns."""
+What Keras does, and may surprise: `fit` calls a model whose `call` has no argument `training`
+without it, so that dropout and batch normalization in it do what they do in inference. onnxtape
+does the same, and warns."""
 
 TITLES = {
     "Model": "Methods and properties of `Model`",
