@@ -9,6 +9,7 @@ from typing import Any
 from onnxtape.layers.recurrent import RNN
 from onnxtape.layers.recurrent_base import GatedCell
 from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
+from onnxtape.naming import to_snake_case
 
 #: What the layer takes for itself.
 _OF_RNN = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
@@ -28,6 +29,8 @@ class _OfCell(RNN):
         """
         taken = inspect.signature(self.cell_type).parameters
         of_cell = {name: given[name] for name in taken if name in given and name != "kwargs"}
+        # As in Keras, whatever cells there are elsewhere.
+        of_cell["name"] = to_snake_case(self.cell_type.__name__)
         if "dtype" in kwargs:
             of_cell["dtype"] = kwargs["dtype"]
         super().__init__(

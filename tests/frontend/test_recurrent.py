@@ -300,3 +300,17 @@ def test_arguments_that_make_no_layer(make: Any, text: str) -> None:
 def test_inputs_that_do_not_fit(call: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call(ot.ops.zeros((2, 4, 3)))
+
+
+def test_cells_are_named_by_their_kind_as_in_keras() -> None:
+    x = ot.Input((4, 3))
+    y = ot.layers.LSTM(2, return_sequences=True, name="first")(x)
+    y = ot.layers.LSTM(2, return_sequences=True, name="second")(y)
+    y = ot.layers.Bidirectional(ot.layers.GRU(2, name="gru"), name="both")(y)
+    kernels = [v.path for v in ot.Model(x, y).weights if v.name == "kernel"]
+    assert kernels == [
+        "first/lstm_cell/kernel",
+        "second/lstm_cell/kernel",
+        "both/forward_gru/gru_cell/kernel",
+        "both/backward_gru/gru_cell/kernel",
+    ]
