@@ -61,6 +61,7 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     order = b.op("Range", b.constant(np.int64(0)), b.op("Squeeze", groups), b.constant(np.int64(1)))
     group = b.op("ScatterElements", nothing, heads, order, axis=0)
     group = b.op("Gather", group, b.op("Gather", standing, members))
+    group = b.refine_shape(group, (None,))
     shape = b.op("Concat", groups, b.op("Shape", rows, start=1), axis=0)
     sums = b.op("ConstantOfShape", shape, value=np.zeros(1, b.dtype(rows)))
     if (known := b.shape(rows)) is not None:

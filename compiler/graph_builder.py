@@ -115,7 +115,9 @@ class GraphBuilder(Builder[ir.Value]):
     def _metadata(self) -> dict[str, str] | None:
         if self._successor is not None:
             return dict(self._successor.metadata_props)
-        return self.provenance.to_metadata() if self.provenance else None
+        if self.provenance is None:
+            return None if self._around is None else self._around._metadata()
+        return self.provenance.to_metadata()
 
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         data = np.asarray(array)

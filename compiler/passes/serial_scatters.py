@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxtape.compiler.dims import is_static
@@ -13,8 +13,8 @@ from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 
-#: Of updates whose number is not known, so many pieces at most are scattered fast.
-_PIECES = 16
+#: Noted on nodes that are pieces.
+_PIECE = "onnxtape.piece"
 
 
 class SerialScatters(GraphPass):
@@ -26,17 +26,15 @@ class SerialScatters(GraphPass):
     than `SERIAL` elements there is one thread only.
 
     A table with more rows than are added gets the sums of equal rows at once, at different places.
-    Where the number of updates is not known, those that are left over after as many pieces as a
-    step is likely to need go through ScatterElements, which has one thread, and is ten times
-    slower.
+    Where the number of updates is not known, a Loop takes piece after piece.
     """
 
     adds = frozenset(
         [
-            *("Add", "And", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten"),
-            *("Gather", "GatherElements", "Greater", "Less", "Max", "Mul", "NonZero", "Not"),
-            *("Range", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND"),
-            *("Shape", "Slice", "Split", "Squeeze", "Unsqueeze", "Where"),
+            *("Add", "And", "Concat", "ConstantOfShape", "Div", "Equal", "Gather", "Greater"),
+            *("GatherElements", "Identity", "Loop", "Max", "Mul", "NonZero", "Not", "Range"),
+            *("ReduceProd", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split"),
+            *("Squeeze", "Sub", "Unsqueeze"),
         ]
     )
     may_grow = True
@@ -65,10 +63,9 @@ def _is_divided(node: ir.Node) -> bool:
     if not applies(node, "ScatterND") or _reduction(node) == "none":
         return False
     _, indices, updates = (None if x is None else shape_of(x) for x in node.inputs)
-    if indices is None or not isinstance(indices[-1], int):
-        return False
     single = is_static(indices) and math.prod(indices[:-1]) == 1
-    return not single and (not is_static(updates) or math.prod(updates) > SERIAL)
+    small = is_static(updates) and math.prod(updates) <= SERIAL
+    return not single and not small and _PIECE not in node.metadata_props
 
 
 def _is_sparse(node: ir.Node) -> bool:
@@ -97,86 +94,66 @@ def _cut_up(
     """The same in pieces, one after the other."""
     indices, updates = _in_rows(b, indices, updates)
     shape = b.shape(updates)
-    if is_static(shape):
-        rows, step = shape[0], max(1, SERIAL // max(1, math.prod(shape[1:])))
-        sizes = [min(step, rows - start) for start in range(0, rows, step)]
-        cuts = [
-            b.op_multi("Split", x, sizes, outputs=len(sizes), axis=0) for x in (indices, updates)
-        ]
-        pieces = list(zip(*cuts, strict=True))
-    else:
-        pieces, rest = _pieces(b, indices, updates)
-        data = _one_by_one(b, data, *rest, reduction)
-    for places, values in pieces:
-        data = b.op("ScatterND", data, places, values, reduction=reduction)
+    if not is_static(shape):
+        return _loop(b, reduction, data, indices, updates)
+    rows, step = shape[0], max(1, SERIAL // max(1, math.prod(shape[1:])))
+    sizes = [min(step, rows - start) for start in range(0, rows, step)]
+    cuts = [b.op_multi("Split", x, sizes, outputs=len(sizes), axis=0) for x in (indices, updates)]
+    for piece in zip(*cuts, strict=True):
+        data = _piece(b, reduction, data, *piece)
     return data
+
+
+def _piece(
+    b: GraphBuilder, reduction: str, data: ir.Value, indices: ir.Value, updates: ir.Value
+) -> ir.Value:
+    made = b.op("ScatterND", data, indices, updates, reduction=reduction)
+    node = made.producer()
+    assert node is not None
+    node.metadata_props[_PIECE] = "1"
+    return made
 
 
 def _in_rows(b: GraphBuilder, indices: ir.Value, updates: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Indices of shape (n, k), and updates of n rows."""
-    shape = b.shape(indices) or ()
-    if len(shape) == 2:
+    if b.rank(indices) == 2:
         return indices, updates
-    count, depth = shape[:-1], shape[-1]
-    rows = b.op("ReduceProd", b.op("Shape", indices, end=-1), keepdims=1)
-    whole = b.op("Concat", rows, b.op("Shape", updates, start=len(count)), axis=0)
-    flat = b.op("Reshape", updates, whole, allowzero=1)
-    known = b.shape(updates)
-    if known is not None:
-        total = math.prod(count) if is_static(count) else None
-        flat = b.refine_shape(flat, (total, *known[len(count) :]))
-    return b.op("Reshape", indices, [-1, depth]), flat
+    before = b.op("Shape", indices, end=-1)
+    count = b.op("ReduceProd", before, keepdims=1)
+    whole = b.op("Concat", count, b.op("Shape", indices, start=-1), axis=0)
+    # As many axes as there are before the last of the indices are one in the updates.
+    rest = b.op("Slice", b.op("Shape", updates), b.op("Shape", before), [2**31])
+    places = b.op("Reshape", indices, whole, allowzero=1)
+    rows = b.op("Reshape", updates, b.op("Concat", count, rest, axis=0), allowzero=1)
+    known, shape = b.shape(indices), b.shape(updates)
+    if known is not None and shape is not None:
+        lead = known[:-1]
+        total = math.prod(lead) if is_static(lead) else None
+        places = b.refine_shape(places, (total, known[-1]))
+        rows = b.refine_shape(rows, (total, *shape[len(lead) :]))
+    return places, rows
 
 
-def _pieces(
-    b: GraphBuilder, indices: ir.Value, updates: ir.Value
-) -> tuple[list[tuple[ir.Value, ir.Value]], tuple[ir.Value, ir.Value]]:
-    """Pieces of rows whose number, or size, is not known, and what is left after them."""
-    shape = b.shape(updates)
-    width = None if shape is None else shape[1:]
-    count = _PIECES
-    if is_static(width):
-        size = math.prod(width)
-        count = min(_PIECES, max(4, size // 8))
-        step = b.constant([max(1, SERIAL // max(1, size))])
-    else:
-        elements = b.op("ReduceProd", b.op("Shape", updates, start=1), keepdims=1)
-        step = b.op("Max", b.op("Div", b.constant([SERIAL]), b.op("Max", elements, [1])), [1])
-    # Products, so that nobody works out formulas of sizes that nobody needs.
-    ends = [b.op("Mul", step, [i]) for i in range(count + 1)]
-    ends.append(b.constant([2**31]))
-    cuts = [
-        tuple(b.op("Slice", x, begin, end, [0]) for x in (indices, updates))
-        for begin, end in itertools.pairwise(ends)
-    ]
-    *pieces, rest = ((places, values) for places, values in cuts)
-    return pieces, rest
-
-
-def _one_by_one(
-    b: GraphBuilder, data: ir.Value, indices: ir.Value, updates: ir.Value, reduction: str
+def _loop(
+    b: GraphBuilder, reduction: str, data: ir.Value, indices: ir.Value, updates: ir.Value
 ) -> ir.Value:
-    """The same by ScatterElements, which takes the first axes of data as one."""
-    depth = (b.shape(indices) or ())[-1]
-    assert isinstance(depth, int)
-    flat = (depth, b.rank(data)) == (1, 2)
-    table = data if flat else b.op("Flatten", data, axis=depth)
-    values = updates if flat else b.op("Flatten", updates, axis=1)
-    places = _numbers(b, data, indices, depth)
-    places = b.op("Expand", places, b.op("Shape", values))
-    result = b.op("ScatterElements", table, places, values, axis=0, reduction=reduction)
-    return result if flat else b.reshape_like(result, data)
-
-
-def _numbers(b: GraphBuilder, data: ir.Value, indices: ir.Value, depth: int) -> ir.Value:
-    """The rows' numbers, counted over the first `depth` axes of `data`: of shape (n, 1)."""
-    if depth == 1:
-        return indices
-    sizes = b.op("Shape", data, end=depth)
-    indices = b.op("Add", indices, b.op("Where", b.op("Less", indices, [0]), sizes, [0]))
-    after = [
-        b.op("ReduceProd", b.op("Shape", data, start=axis + 1, end=depth), keepdims=1)
-        for axis in range(depth - 1)
-    ]
-    strides = b.op("Concat", *after, b.constant([1]), axis=0)
-    return b.op("ReduceSum", b.op("Mul", indices, strides), [1], keepdims=1)
+    """As many pieces as there are when the step runs."""
+    count = b.op("Shape", indices, end=1)
+    width = b.op("ReduceProd", b.op("Shape", updates, start=1), keepdims=1)
+    step = b.op("Max", b.op("Div", b.constant([SERIAL]), b.op("Max", width, [1])), [1])
+    trips = b.op("Div", b.op("Add", count, b.op("Sub", step, [1])), step)
+    inner = b.nested("pieces")
+    number = inner.input("piece", np.dtype(np.int64), ())
+    going = inner.input("going", np.dtype(np.bool_), ())
+    table = inner.input_like(data)
+    begin = inner.op("Mul", step, number)
+    end = inner.op("Add", begin, step)
+    piece = (inner.op("Slice", x, begin, end, [0]) for x in (indices, updates))
+    inner.subgraph.outputs.extend(
+        [inner.op("Identity", going), _piece(inner, reduction, table, *piece)]
+    )
+    trips = b.op("Squeeze", trips)
+    (result,) = b.emit_with_subgraphs(
+        "Loop", [trips, None, data], {"body": inner.subgraph}, 1, [step, indices, updates]
+    )
+    return b.refine_shape(result, b.shape(data))

@@ -73,6 +73,7 @@ def test_equal_places_add_up_on_two_threads(data: Shape, indices: Shape, symboli
         graph = scattering(data, indices, shape)
     model = model_of(graph)
     assert apply(SerialScatters(), graph)
+    assert not apply(SerialScatters(), graph)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
@@ -102,7 +103,7 @@ def test_numbers_of_updates_that_are_not_known(
     reduction: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In pieces of at most two rows, up to four or sixteen; what is left, one by one."""
+    """In pieces of two rows."""
     sizes = {"a": 4, "b": 3, "c": 5, "n": rows}
     whole = tuple(sizes.get(d, d) for d in data)  # type: ignore[call-overload]
     named = tuple(sizes.get(d, d) for d in indices)  # type: ignore[call-overload]
@@ -117,20 +118,25 @@ def test_numbers_of_updates_that_are_not_known(
     np.testing.assert_array_equal(got, expected(given, reduction))
 
 
-def test_a_table_of_unknown_rank() -> None:
-    """As it is after a Reshape to a shape that is computed."""
+@pytest.mark.parametrize("unknown", ["data", "indices", "updates"])
+def test_unknown_ranks(unknown: str) -> None:
+    """As they are after a Reshape to a shape that is computed."""
+    given = feeds((2, 3, 64), (70, 100, 2))
     graph, b = new_graph()
-    data, shape = b.input("data", FLOAT32, (384,)), b.input("shape", INT64, ("rank",))
-    indices, updates = b.input("indices", INT64, ("n", 2)), b.input("updates", FLOAT32, ("n", 64))
-    table = b.op("Reshape", data, shape)
-    assert b.rank(table) is None
-    result = b.op("ScatterND", table, indices, updates, reduction="add")
+    operands = {}
+    for name, array in given.items():
+        dtype, shape = np.dtype(array.dtype), array.shape
+        operands[name] = b.input(name, dtype, shape if name != unknown else (array.size,))
+    to = b.input("to", INT64, ("rank",))
+    operands[unknown] = b.op("Reshape", operands[unknown], to)
+    assert b.rank(operands[unknown]) is None
+    result = b.op("ScatterND", *operands.values(), reduction="add")
     graph.outputs.append(b.op("Reshape", result, [2, 3, 64]))
-    given = feeds((2, 3, 64), (7000, 2))
-    fed = given | {"data": given["data"].reshape(-1), "shape": np.int64([2, 3, 64])}
+    fed = given | {unknown: given[unknown].reshape(-1), "to": np.int64(given[unknown].shape)}
     assert apply(SerialScatters(), graph)
     (got,) = run(graph, fed)
     np.testing.assert_array_equal(got, expected(given, "add"))
+    assert not apply(SerialScatters(), graph)
 
 
 @pytest.mark.parametrize("reduction", ["add", "none"])
