@@ -49,6 +49,12 @@ ADVICE: Mapping[str, Mapping[str, str]] = {
         "visualization": "there are ot.plot_model and ot.plot_step",
         "wrappers": "there is no scikit-learn wrapper: fit and predict take NumPy arrays",
     },
+    "onnxtape.data": {
+        **dict.fromkeys(
+            ("TFRecordDataset", "TextLineDataset", "FixedLengthRecordDataset"),
+            "read files in a generator, for Dataset.from_generator",
+        ),
+    },
     "onnxtape.callbacks": {
         "TensorBoard": (
             "CSVLogger writes the logs of each epoch to a file, and LambdaCallback(on_epoch_end="

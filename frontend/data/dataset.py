@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
 
+from onnxtape import missing
+from onnxtape.data.further_stages import (
+    Concatenate,
+    Convert,
+    Enumerate,
+    Every,
+    Filter,
+    FlatMap,
+    PaddedBatch,
+)
 from onnxtape.data.position import Position
 from onnxtape.data.prefetching import Prefetch
 from onnxtape.data.shuffling import Shuffle
@@ -72,6 +83,13 @@ class Dataset:
     what `cache` keeps: it is made again.
     """
 
+    # Of tf.data's, for those who look for them.
+    window = missing.Missing("flat_map, or ot.utils.timeseries_dataset_from_array, makes windows")
+    interleave = missing.Missing("flat_map takes one dataset after the other")
+    list_files = missing.Missing("from_tensor_slices takes numbers; loop over files in a generator")
+    bucket_by_sequence_length = missing.Missing("padded_batch fills each batch up to its longest")
+    save = missing.Missing("numpy.savez keeps arrays; ot.save_checkpoint, how far the loop is")
+
     def __init__(self, stage: Stage, arrays: Structure = None, *, batched: bool = False) -> None:
         """Not for users: see `from_tensor_slices`, `from_generator` and `range`.
 
@@ -122,21 +140,37 @@ class Dataset:
         return Dataset(Rows(next(iter(lengths.values()))), arrays)
 
     @staticmethod
-    def from_generator(generator: Callable[[], Iterable[Structure]]) -> Dataset:
-        """A dataset of what `generator()` yields: it is called anew for each pass.
+    def from_generator(
+        generator: Callable[..., Iterable[Structure]],
+        output_signature: Structure = None,
+        args: Sequence[Any] = (),
+    ) -> Dataset:
+        """A dataset of what `generator(*args)` yields: it is called anew for each pass.
 
         Elements are arrays, tensors, numbers or lists of them, nested in tuples and dicts. Arrays
         are copied.
 
+        Args:
+            output_signature: `ot.TensorSpec`s, nested as the elements, which get their dtypes.
+            args: for the generator.
+
         Raises:
             TypeError: `generator` cannot be called (pass the function, not its result).
+            ValueError: while iterating, if an element does not fit the signature.
         """
         if not callable(generator):
             raise TypeError(
                 "from_generator needs a function that returns a new iterator for each pass, not "
                 f"{generator!r}; pass the generator function without calling it"
             )
-        return Dataset(Generate(generator))
+        made = Dataset(Generate(functools.partial(generator, *args) if args else generator))
+        return made if output_signature is None else made._conforming(output_signature)
+
+    @staticmethod
+    def from_tensors(tensors: Structure) -> Dataset:
+        """A dataset of one element."""
+        arrays = to_numpy(to_arrays(tensors, "from_tensors"))
+        return Dataset.from_tensor_slices(map_structure(lambda array: array[None], arrays))
 
     @staticmethod
     def range(*bounds: int) -> Dataset:
@@ -180,6 +214,77 @@ class Dataset:
         if self._arrays is None or self._batched:
             return Dataset(Batch(self._elements(), size, drop_remainder))
         return Dataset(Batch(self._stage, size, drop_remainder), self._arrays, batched=True)
+
+    def padded_batch(
+        self,
+        batch_size: int,
+        padded_shapes: Structure = None,
+        padding_values: Structure = None,
+        drop_remainder: bool = False,
+    ) -> Dataset:
+        """`batch`, of elements whose arrays differ in size: they are filled up at their ends.
+
+        Args:
+            padded_shapes: the shape for each array, nested as the elements, or one for all; None,
+                for a shape or in it, is the largest of the batch.
+            padding_values: what is filled up with, in the same way; 0 by default.
+
+        Raises:
+            ValueError: `batch_size` < 1; while iterating, if an array is larger than its shape.
+        """
+        size = _integer("padded_batch", "batch_size", batch_size, least=1)
+        elements = self._elements()
+        return Dataset(PaddedBatch(elements, size, drop_remainder, padded_shapes, padding_values))
+
+    def unbatch(self) -> Dataset:
+        """The slices of each element along the first dimension: what `batch` put together."""
+        return Dataset(FlatMap(self._elements(), lambda e: self.from_tensor_slices(e)._elements()))
+
+    def flat_map(self, map_func: Callable[..., Dataset]) -> Dataset:
+        """The elements of the datasets that `map_func` makes of each element, as `map` does."""
+
+        def stage(element: Structure) -> Stage:
+            given = to_tensors(element)
+            made = map_func(*given) if type(given) is tuple else map_func(given)
+            if not isinstance(made, Dataset):
+                raise TypeError(f"flat_map: the function gives a dataset, not {made!r}")
+            return made._elements()
+
+        return Dataset(FlatMap(self._elements(), stage))
+
+    def filter(self, predicate: Callable[..., Any]) -> Dataset:
+        """The elements for which `predicate` is true, called as `map` calls its function."""
+        if not callable(predicate):
+            raise TypeError(f"filter needs a function, not {predicate!r}")
+        return Dataset(Filter(self._elements(), predicate))
+
+    def concatenate(self, dataset: Dataset) -> Dataset:
+        """The elements of this dataset, then those of another one."""
+        return Dataset(Concatenate((self._elements(), dataset._elements())))
+
+    def enumerate(self, start: int = 0) -> Dataset:
+        """Pairs (number, element), counted from `start`."""
+        return Dataset(Enumerate(self._elements(), _integer("enumerate", "start", start, least=0)))
+
+    def shard(self, num_shards: int, index: int) -> Dataset:
+        """Each `num_shards`-th element, from the one at `index`.
+
+        Raises:
+            ValueError: `index` is not below `num_shards`.
+        """
+        count = _integer("shard", "num_shards", num_shards, least=1)
+        first = _integer("shard", "index", index, least=0)
+        if first >= count:
+            raise ValueError(f"shard: index is below num_shards ({count}), not {first}")
+        return self._on_items(Every(self._stage, count, first))
+
+    def apply(self, transformation_func: Callable[[Dataset], Dataset]) -> Dataset:
+        """What the function makes of this dataset."""
+        return transformation_func(self)
+
+    def reduce(self, initial_state: Any, reduce_func: Callable[[Any, Structure], Any]) -> Any:
+        """`reduce_func(state, element)` for each element, from the initial state on."""
+        return functools.reduce(reduce_func, self, initial_state)
 
     @staticmethod
     def zip(*datasets: Any) -> Dataset:
@@ -302,6 +407,33 @@ class Dataset:
         count = self.cardinality()
         names = {INFINITE_CARDINALITY: "infinite", UNKNOWN_CARDINALITY: "unknown"}
         return f"<Dataset cardinality={names.get(count, count)}>"
+
+    def _conforming(self, signature: Structure) -> Dataset:
+        """The elements with a signature's dtypes."""
+
+        def conform(element: Structure) -> Structure:
+            given, specs = dict(leaves_with_paths(element)), dict(leaves_with_paths(signature))
+            if given.keys() != specs.keys():
+                raise ValueError(
+                    f"from_generator: an element has {sorted(given)}, and output_signature has "
+                    f"{sorted(specs)}"
+                )
+            for path, spec in specs.items():
+                given[path] = np.asarray(given[path]).astype(spec.dtype, copy=False)
+                shape = given[path].shape
+                fits = len(shape) == len(spec.shape) and all(
+                    not isinstance(wanted, int) or wanted == size
+                    for wanted, size in zip(spec.shape, shape, strict=True)
+                )
+                if not fits:
+                    raise ValueError(
+                        f"from_generator: an array of shape {shape} where output_signature has "
+                        f"{spec}"
+                    )
+            leaves = iter(given.values())
+            return map_structure(lambda _: next(leaves), element)
+
+        return Dataset(Convert(self._elements(), conform))
 
     def _on_items(self, stage: Stage) -> Dataset:
         return Dataset(stage, self._arrays, batched=self._batched)
