@@ -1,9 +1,9 @@
-"""Initializers that an exporter has computed from one parameter, computed from it again."""
+"""Initializers that an exporter has computed from parameters, computed from them again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,16 @@ class Derived:
     steps: tuple[tuple[str, Array | None], ...]
     start: Array | None = None
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The weights that it is made of."""
+        return (self.of,)
+
+    @property
+    def starts(self) -> dict[str, Array]:
+        """Those of them that the file does not hold, with their values."""
+        return {} if self.start is None else {self.of: self.start}
+
     def nodes(self, name: str) -> tuple[list[Node], dict[str, Array]]:
         """Nodes that compute it from the weight, and the constants that they read."""
         nodes, constants, value = [], {}, self.of
@@ -42,12 +52,48 @@ class Derived:
             nodes.append(Node(op_type, tuple(inputs), (value,), {}, f"{name} of {self.of}"))
         return nodes, constants
 
-    def applied(self, weight: Array) -> Array:
-        """What it is for this value of the weight."""
-        value = weight
+    def applied(self, weights: Mapping[str, Array]) -> Array:
+        """What it is for these values of the weights."""
+        value = weights[self.of]
         for op_type, operand in self.steps:
             value = _APPLIED[op_type](value, operand)
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An initializer that holds several weights side by side.
+
+    Attributes:
+        axis: along which.
+        parts: their names, in order, and whether each is there transposed.
+        starts: those that the file does not hold by themselves, with their values.
+    """
+
+    axis: int
+    parts: tuple[tuple[str, bool], ...]
+    starts: dict[str, Array]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The weights that it is made of."""
+        return tuple(part for part, _ in self.parts)
+
+    def nodes(self, name: str) -> tuple[list[Node], dict[str, Array]]:
+        """Nodes that compute it from the weights, and the constants that they read."""
+        nodes, values = [], []
+        for i, (part, transposed) in enumerate(self.parts, 1):
+            values.append(f"{name}.part{i}" if transposed else part)
+            if transposed:
+                nodes.append(Node("Transpose", (part,), (values[-1],), {}, f"{name} of {part}"))
+        title = f"{name} of {', '.join(self.sources)}"
+        nodes.append(Node("Concat", tuple(values), (name,), {"axis": self.axis}, title))
+        return nodes, {}
+
+    def applied(self, weights: Mapping[str, Array]) -> Array:
+        """What it is for these values of the weights."""
+        arrays = [weights[part].T if flipped else weights[part] for part, flipped in self.parts]
+        return np.concatenate(arrays, self.axis)
 
 
 _APPLIED: dict[str, Callable[[Array, Any], Array]] = {
@@ -69,29 +115,72 @@ _MOVES = frozenset(("_to_copy", "alias", "clone", "unsqueeze", "val", "view"))
 _INSIDE_SOFTPLUS = re.compile(r"(beta|self_scaled|softplus|threshold|tmp)(_\w+)?")
 
 
-def find_derived(weights: Mapping[str, Array], origins: Origins) -> dict[str, Derived]:
-    """The weights that the exporter notes to be made of one parameter, as far as that is clear.
+def find_derived(weights: Mapping[str, Array], origins: Origins) -> dict[str, Derived | Joined]:
+    """The weights that the exporter notes to be made of parameters, as far as that is clear.
 
-    Either the file holds the parameter too, and they are a multiple of it and an offset; or they
-    are made by operations that can be undone: exp, neg and softplus, each once. Trained by
-    themselves they would be other weights than the parameter, and could take values that it cannot
-    stand for.
+    Either the file holds the one parameter too, and they are a multiple of it and an offset; or
+    they are made of one by operations that can be undone: exp, neg and softplus, each once; or
+    they hold several side by side, at least one of which the file holds too. Trained by themselves
+    they would be other weights than the parameter, and could take values that it cannot stand for.
     """
-    found = {}
+    found: dict[str, Derived | Joined] = {}
     for name, array in weights.items():
         parts = origins.folded.get(name, ())
         here = [part for part in parts if part in weights and part not in origins.folded]
         gone = [part for part in origins.of_parameters(name) if part not in weights]
-        derived = None
+        derived: Derived | Joined | None = None
         if len(here) == 1 and not gone:
             derived = _line(here[0], weights[here[0]], array)
         elif len(gone) == 1 and not here:
             derived = _undone(name, gone[0], parts, array)
+        elif here:
+            derived = _joined({part: weights[part] for part in here}, gone, array)
         if derived is not None:
             found[name] = derived
     # A parameter of which several are made would have to be the same for all.
-    several = [d.of for d in found.values() if d.start is not None]
-    return {n: d for n, d in found.items() if d.start is None or several.count(d.of) == 1}
+    several = [start for derived in found.values() for start in derived.starts]
+    return {n: d for n, d in found.items() if all(several.count(s) == 1 for s in d.starts)}
+
+
+def _joined(here: Mapping[str, Array], gone: Sequence[str], array: Array) -> Joined | None:
+    """The weights, each found once along one axis; what is left is one that the file lacks."""
+    for axis in range(array.ndim):
+        places = {}
+        for name, weight in here.items():
+            for flipped in (False, True) if weight.ndim == 2 else (False,):
+                block = weight.T if flipped else weight
+                starts = _places(block, array, axis)
+                if len(starts) == 1:
+                    places[starts[0]] = (name, flipped, block.shape[axis])
+        if sorted(name for name, _, _ in places.values()) != sorted(here):
+            continue
+        parts, missing, end = [], {}, 0
+        for start in [*sorted(places), array.shape[axis]]:
+            if start > end and len(missing) < len(gone):
+                lacking = gone[len(missing)]
+                missing[lacking] = np.take(array, range(end, start), axis)
+                parts.append((lacking, False))
+            elif start != end:
+                return None
+            if start in places:
+                name, flipped, length = places[start]
+                parts.append((name, flipped))
+                end = start + length
+        if len(missing) == len(gone) <= 1:
+            return Joined(axis, tuple(parts), missing)
+    return None
+
+
+def _places(block: Array, array: Array, axis: int) -> list[int]:
+    """Where along the axis the block is found in the array."""
+    if block.ndim != array.ndim or block.dtype != array.dtype or block.size < 2:
+        return []
+    moved, wanted = np.moveaxis(array, axis, 0), np.moveaxis(block, axis, 0)
+    if moved.shape[1:] != wanted.shape[1:]:
+        return []
+    first = (moved == wanted[0]).all(axis=tuple(range(1, array.ndim)))
+    starts = np.flatnonzero(first[: len(moved) - len(wanted) + 1])
+    return [int(i) for i in starts if np.array_equal(moved[i : i + len(wanted)], wanted)]
 
 
 def _line(of: str, weight: Array, array: Array) -> Derived | None:
@@ -146,7 +235,7 @@ def _undone(name: str, of: str, parts: tuple[str, ...], array: Array) -> Derived
     shape = np.asarray(array.shape, np.int64)
     steps = [(_INVERSES[operation][0], None) for operation in chain]
     derived = Derived(of, (*steps, ("Reshape", shape)), start)
-    close = np.allclose(derived.applied(start), array, rtol=1e-5, atol=0)
+    close = np.allclose(derived.applied({of: start}), array, rtol=1e-5, atol=0)
     return derived if np.isfinite(start).all() and close else None
 
 

@@ -127,13 +127,15 @@ class OnnxModel(Adaptable, Model):
         tied = {*self._ties, *(tie.to for tie in self._ties.values())}
         alone = {k: a for k, a in floating.items() if k not in tied}
         self._derived = find_derived(alone, self._origins)
-        reached |= {derived.of for name, derived in self._derived.items() if name in reached}
+        for key, derived in self._derived.items():
+            if key in reached:
+                reached.update(derived.sources)
         self._weights: dict[str, Variable] = {}
         self._repetitions: dict[str, npt.NDArray[np.int64]] = {}
         for key, array in floating.items():
             derived = self._derived.get(key)
-            if derived is not None and derived.start is not None:
-                self._weights[derived.of] = Variable(derived.start, key in reached, derived.of)
+            for source, start in derived.starts.items() if derived is not None else ():
+                self._weights[source] = Variable(start, key in reached, source)
             if key not in self._ties and derived is None:
                 parameter = self._origins.is_parameter(key) is not False
                 trained = key in reached and parameter and not is_position_code(array)
@@ -251,10 +253,10 @@ class OnnxModel(Adaptable, Model):
         for name, adapter in self._adapters.items():
             found[name] = adapter.added_to(found[name])
         for name, derived in self._derived.items():
-            found[name] = derived.applied(found[derived.of])
+            found[name] = derived.applied(found)
         for derived in self._derived.values():
-            if derived.start is not None:
-                del found[derived.of]
+            for source in derived.starts:
+                del found[source]
         for name, tie in self._ties.items():
             array = found[tie.to]
             found[name] = np.ascontiguousarray(array.T) if tie.transposed else array
@@ -322,7 +324,7 @@ class OnnxModel(Adaptable, Model):
         short._adapter_weights = variables_of(short._adapters)
         short._weights = {n: v for n, v in self._weights.items() if n in used}
         short._repetitions = {n: r for n, r in self._repetitions.items() if n in used}
-        short._derived = {n: d for n, d in self._derived.items() if d.of in short._weights}
+        short._derived = {n: d for n, d in self._derived.items() if n in needed}
         short._ties = {n: t for n, t in self._ties.items() if n in needed}
         short._constants = {n: a for n, a in self._constants.items() if n in needed}
         short._specs = [spec for spec in self._specs if spec.name in needed]
@@ -351,7 +353,9 @@ class OnnxModel(Adaptable, Model):
         """What a weight may be called: by its initializers, by the framework's parameters."""
         known = {name: name for name in self._weights}
         known.update((name, tie.to) for name, tie in self._ties.items())
-        known.update((name, derived.of) for name, derived in self._derived.items())
+        for name, derived in self._derived.items():
+            if len(derived.sources) == 1:
+                known[name] = derived.sources[0]
         for name, weight in list(known.items()):
             for parameter in self._origins.of_parameters(name):
                 known.setdefault(parameter, weight)

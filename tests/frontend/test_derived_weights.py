@@ -25,6 +25,11 @@ def noted(made: dict[str, list[str]], parameters: list[str], **weights: Any) -> 
         nodes.append(helper.make_node("Mul", [value, name], [result]))
         value = result
     proto = model_of(nodes, tensors(**weights))
+    note_origins(proto, made, parameters)
+    return proto
+
+
+def note_origins(proto: onnx.ModelProto, made: dict[str, list[str]], parameters: list[str]) -> None:
     for name, parts in made.items():
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=str(parts))
@@ -33,7 +38,6 @@ def noted(made: dict[str, list[str]], parameters: list[str], **weights: Any) -> 
         key="pkg.torch.export.ExportedProgram.graph_signature",
         value="".join(f"p: PARAMETER target='{name}'\n" for name in parameters),
     )
-    return proto
 
 
 def gradients(model: Any, factor: Any) -> list[Any]:
@@ -150,3 +154,64 @@ def test_numbers_are_trained_where_they_are_noted_to_be_parameters() -> None:
     np.testing.assert_allclose(by_number, (3 * X * W).sum(), rtol=1e-5)
     del proto.graph.metadata_props[:]
     assert [v.path for v in ot.load_onnx(proto).trainable_variables] == ["w"]
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("order", [("table", "dense"), ("dense", "table"), ("table", "other")])
+def test_a_weight_inside_of_another_one_is_the_same(
+    tmp_path: Path, flipped: bool, order: tuple[str, str]
+) -> None:
+    """MobileBERT multiplies by its embeddings, transposed, and another weight behind them."""
+    table, rest = (RNG.normal(size=s).astype("f") for s in ((4, 4), (3, 4)))
+    arrays = {"table": table.T if flipped else table, order[order[0] == "table"]: rest}
+    joined = np.concatenate([arrays[name] for name in order])
+    nodes = [
+        helper.make_node("MatMul", ["x", "table"], ["h"]),
+        helper.make_node("Transpose", ["cat_1"], ["t"]),
+        helper.make_node("MatMul", ["h", "t"], ["logits"]),
+    ]
+    kept = {"other": rest} if "other" in order else {}
+    proto = model_of(nodes, tensors(table=table, cat_1=joined, **kept))
+    note_origins(proto, {"cat_1": [*order, "t"]}, [*order])
+    model = ot.load_onnx(proto)
+    assert {v.path for v in model.trainable_variables} == set(order)
+    np.testing.assert_allclose(model(X), run(proto, x=X)[0], rtol=1e-5)
+    factor = RNG.normal(size=(5, 7)).astype("f")
+    found = dict(
+        zip([v.path for v in model.trainable_variables], gradients(model, factor), strict=True)
+    )
+
+    def loss(w: Any) -> Any:
+        wide = np.concatenate(
+            [(w.T if flipped else w) if name == "table" else rest for name in order]
+        )
+        return (X @ w @ wide.T * factor).sum()
+
+    expected = differences(loss, table.astype("f8")).reshape(4, 4)
+    np.testing.assert_allclose(found["table"], expected, rtol=1e-3, atol=1e-5)
+    for weight in model.trainable_variables:
+        weight.assign(weight * weight)
+    saved = onnx.load(model.save_onnx(tmp_path / "trained.onnx"))
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in saved.graph.initializer}
+    np.testing.assert_allclose(stored["cat_1"], joined**2, rtol=1e-6)
+    np.testing.assert_allclose(model(X), run(saved, x=X)[0], rtol=1e-4)
+    assert model.truncate("t").trainable_variables == model.trainable_variables
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        np.concatenate([W[None], W[None]]),  # There twice.
+        np.stack([2 * W, W + 1]),  # Not there.
+        np.stack([W + 1, W, W + 2]),  # Two pieces are left, for one parameter.
+    ],
+)
+def test_what_is_not_clearly_joined_is_trained_as_it_is(joined: Any) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["h"]),
+        helper.make_node("Transpose", ["cat_1"], ["t"]),
+        helper.make_node("MatMul", ["h", "t"], ["logits"]),
+    ]
+    proto = model_of(nodes, tensors(w=W[None], cat_1=joined))
+    note_origins(proto, {"cat_1": ["w", "gone"]}, ["w", "gone"])
+    assert [v.path for v in ot.load_onnx(proto).trainable_variables] == ["w", "cat_1"]
