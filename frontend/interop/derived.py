@@ -154,7 +154,9 @@ def _joined(here: Mapping[str, Array], gone: Sequence[str], array: Array) -> Joi
                     places[starts[0]] = (name, flipped, block.shape[axis])
         if sorted(name for name, _, _ in places.values()) != sorted(here):
             continue
-        parts, missing, end = [], {}, 0
+        parts: list[tuple[str, bool]] = []
+        missing: dict[str, Array] = {}
+        end = 0
         for start in [*sorted(places), array.shape[axis]]:
             if start > end and len(missing) < len(gone):
                 lacking = gone[len(missing)]

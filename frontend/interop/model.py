@@ -127,15 +127,16 @@ class OnnxModel(Adaptable, Model):
         tied = {*self._ties, *(tie.to for tie in self._ties.values())}
         alone = {k: a for k, a in floating.items() if k not in tied}
         self._derived = find_derived(alone, self._origins)
-        for key, derived in self._derived.items():
+        for key, made in self._derived.items():
             if key in reached:
-                reached.update(derived.sources)
+                reached.update(made.sources)
         self._weights: dict[str, Variable] = {}
         self._repetitions: dict[str, npt.NDArray[np.int64]] = {}
         for key, array in floating.items():
             derived = self._derived.get(key)
-            for source, start in derived.starts.items() if derived is not None else ():
-                self._weights[source] = Variable(start, key in reached, source)
+            if derived is not None:
+                for source, start in derived.starts.items():
+                    self._weights[source] = Variable(start, key in reached, source)
             if key not in self._ties and derived is None:
                 parameter = self._origins.is_parameter(key) is not False
                 trained = key in reached and parameter and not is_position_code(array)
@@ -146,8 +147,8 @@ class OnnxModel(Adaptable, Model):
                         self._repetitions[key] = first
                 self._weights[key] = Variable(array, trained, key)
         self._nodes = [n for n in self._nodes if n.outputs[0] not in constants]
-        for key, derived in self._derived.items():
-            computing, operands = derived.nodes(key)
+        for key, made in self._derived.items():
+            computing, operands = made.nodes(key)
             self._nodes = [*computing, *self._nodes]
             self._constants.update(operands)
         # Now, so that a trace knows the shapes that they say.
