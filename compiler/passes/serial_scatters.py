@@ -85,7 +85,9 @@ def _by_distinct_rows(
     here of so many rows instead of the table."""
     indices, updates = _in_rows(b, indices, updates)
     places = b.op("Squeeze", indices, [-1])
-    return add_rows(b, data, distinct_rows(b, b.op("Shape", data, end=1), places, updates))
+    rows = distinct_rows(b, b.op("Shape", data, end=1), places, updates)
+    result: ir.Value = add_rows(b, data, rows)
+    return result
 
 
 def _cut_up(
