@@ -115,13 +115,16 @@ _MOVES = frozenset(("_to_copy", "alias", "clone", "unsqueeze", "val", "view"))
 _INSIDE_SOFTPLUS = re.compile(r"(beta|self_scaled|softplus|threshold|tmp)(_\w+)?")
 
 
-def find_derived(weights: Mapping[str, Array], origins: Origins) -> dict[str, Derived | Joined]:
+def find_derived(
+    weights: Mapping[str, Array], constants: Mapping[str, Array], origins: Origins
+) -> dict[str, Derived | Joined]:
     """The weights that the exporter notes to be made of parameters, as far as that is clear.
 
     Either the file holds the one parameter too, and they are a multiple of it and an offset; or
-    they are made of one by operations that can be undone: exp, neg and softplus, each once; or
-    they hold several side by side, at least one of which the file holds too. Trained by themselves
-    they would be other weights than the parameter, and could take values that it cannot stand for.
+    they are made of one by operations that can be undone: exp, neg and softplus, each once, or a
+    product or quotient with a number among the file's constants; or they hold several side by
+    side, at least one of which the file holds too. Trained by themselves they would be other
+    weights than the parameter, and could take values that it cannot stand for.
     """
     found: dict[str, Derived | Joined] = {}
     for name, array in weights.items():
@@ -132,7 +135,10 @@ def find_derived(weights: Mapping[str, Array], origins: Origins) -> dict[str, De
         if len(here) == 1 and not gone:
             derived = _line(here[0], weights[here[0]], array)
         elif len(gone) == 1 and not here:
+            numbers = [constants[p] for p in parts if p in constants and constants[p].size == 1]
             derived = _undone(name, gone[0], parts, array)
+            if derived is None and len(parts) == 2 and len(numbers) == 1:
+                derived = _unscaled(name, gone[0], numbers[0], array)
         elif here:
             derived = _joined({part: weights[part] for part in here}, gone, array)
         if derived is not None:
@@ -239,6 +245,18 @@ def _undone(name: str, of: str, parts: tuple[str, ...], array: Array) -> Derived
     derived = Derived(of, (*steps, ("Reshape", shape)), start)
     close = np.allclose(derived.applied({of: start}), array, rtol=1e-5, atol=0)
     return derived if np.isfinite(start).all() and close else None
+
+
+def _unscaled(name: str, of: str, number: Array, array: Array) -> Derived | None:
+    """The parameter, where it is multiplied or divided by a number."""
+    factor = number.reshape(()).astype(np.float64)
+    if _base(name) not in ("div", "mul") or array.dtype != number.dtype or not factor:
+        return None
+    if _base(name) == "div":
+        factor = 1 / factor
+    start = (array / factor).astype(array.dtype)
+    shape = np.asarray(array.shape, np.int64)
+    return Derived(of, (("Mul", factor.astype(array.dtype)), ("Reshape", shape)), start)
 
 
 def _base(name: str) -> str:

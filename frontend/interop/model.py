@@ -126,7 +126,7 @@ class OnnxModel(Adaptable, Model):
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}
         tied = {*self._ties, *(tie.to for tie in self._ties.values())}
         alone = {k: a for k, a in floating.items() if k not in tied}
-        self._derived = find_derived(alone, self._origins)
+        self._derived = find_derived(alone, self._constants, self._origins)
         for key, made in self._derived.items():
             if key in reached:
                 reached.update(made.sources)

@@ -135,6 +135,23 @@ def test_what_cannot_be_undone_is_trained_as_it_is(name: str, parts: list[str], 
     np.testing.assert_array_equal(weight, array)
 
 
+@pytest.mark.parametrize(("name", "factor"), [("mul_3", 0.25), ("div_1", 4.0)])
+def test_a_parameter_that_a_known_number_scales_is_found_again(name: str, factor: float) -> None:
+    """Funnel scales queries and their biases by the same number; the file holds it."""
+    scaled = W / 4
+    proto = noted(
+        {name: ["gone", "val_7"]}, ["gone"], **{name: scaled, "val_7": np.float32(factor)}
+    )
+    model = ot.load_onnx(proto)
+    (weight,) = model.trainable_variables
+    assert weight.path == "gone"
+    np.testing.assert_allclose(weight, W, rtol=1e-6)
+    (found,) = gradients(model, np.float32(1))
+    np.testing.assert_allclose(found, X.sum(0) * 0.25 * factor, rtol=1e-5)
+    weight.assign(2 * W)
+    np.testing.assert_allclose(model.trained_weights()[name], 2 * scaled, rtol=1e-6)
+
+
 def test_one_parameter_behind_two_constants_is_not_found_again() -> None:
     proto = noted(
         {"exp": ["gone"], "exp_1": ["gone"]}, ["gone"], exp=np.exp(W), exp_1=np.exp(W[None])
