@@ -90,6 +90,8 @@ def lift_tensors(graph: onnx.GraphProto) -> None:
         for inner in subgraphs_of(node):
             lifting.lift(inner, {})
     graph.initializer.extend(lifting.lifted)
+    for node in reversed(lifting.constants):
+        graph.node.insert(0, node)
 
 
 class _Lifting:
@@ -98,18 +100,18 @@ class _Lifting:
     def __init__(self, names: Iterator[str], taken: set[str]) -> None:
         self._names, self._taken = names, taken
         self.lifted: list[onnx.TensorProto] = []
+        self.constants: list[onnx.NodeProto] = []
 
     def lift(self, graph: onnx.GraphProto, around: Mapping[str, str]) -> None:
         names = dict(around)
-        made: set[str] = set()
         for name, tensor in tensors_of(graph):
-            own = names[name] = next(self._names)
-            tensor.name = own
-            self.lifted.append(tensor)
-            made.add(name)
+            names[name] = tensor.name = next(self._names)
+        self.lifted.extend(graph.initializer)
         del graph.initializer[:]
-        for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] in made]:
+        for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] in names]:
             graph.node.remove(node)
+            node.output[0] = names[node.output[0]]
+            self.constants.append(node)
         for value in graph.input:
             own = names[value.name] = self._own(value.name)
             value.name = own

@@ -67,7 +67,8 @@ def load_onnx(
             where the names are those of the initializers or of the framework's parameters that the
             exporter has noted. By default every floating-point one that a gradient of the outputs
             reaches, but for running statistics, sinusoidal codes of positions, what the exporter
-            has noted to be no parameter, and numbers that it has not noted to be one.
+            has noted to be no parameter, and numbers that it has not noted to be one, as in
+            Constants of one element. (torch.onnx.export keeps no parameter in a Constant.)
         name: of the model; by default the file's.
 
     Raises:
@@ -111,12 +112,13 @@ class OnnxModel(Adaptable, Model):
                 constants[node.outputs[0]] = constant_of(node)
         budget = Budget(read.name)
         constants |= filled_weights(self._nodes, constants, budget)
-        self._origins = Origins.of(read.original)
+        self._origins = Origins.of(read.original, graph)
         floating = {
             k: a
             for k, a in constants.items()
             # A number is a constant, unless the exporter says otherwise.
-            if is_floating(a.dtype) and (a.ndim or self._origins.is_parameter(k))
+            if is_floating(a.dtype)
+            and ((a.ndim and k not in self._origins.numbers) or self._origins.is_parameter(k))
         }
         self._constants = {k: a for k, a in constants.items() if k not in floating}
         for node in self._nodes:

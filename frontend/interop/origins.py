@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Origins:
         computed: initializers that, where nothing is noted, look as if they were no parameters.
         padding: for results of Gather that are embeddings, the row that stands for padding, which
             the framework does not train.
+        numbers: Constants that are part of the program, not weights.
     """
 
     parameters: frozenset[str] = frozenset()
@@ -46,10 +48,11 @@ class Origins:
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
     padding: Mapping[str, int] = field(default_factory=dict)
+    numbers: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, model: onnx.ModelProto) -> Origins:
-        """Read the notes."""
+    def of(cls, model: onnx.ModelProto, prepared: onnx.GraphProto) -> Origins:
+        """Read the model's notes, and look at the form of it that is run."""
         noted = {p.key: p.value for p in model.graph.metadata_props}
         kinds: dict[str, str] = {}
         folded: dict[str, tuple[str, ...]] = {}
@@ -66,7 +69,8 @@ class Origins:
         if not (parameters or kinds) and model.producer_name == "pytorch":
             computed = frozenset(_computed(model.graph, folded))
         padding = dict(_padding_rows(model.graph))
-        return cls(frozenset(parameters), kinds, folded, computed, padding)
+        numbers = frozenset(_numbers(prepared, exported=model.producer_name == "pytorch"))
+        return cls(frozenset(parameters), kinds, folded, computed, padding, numbers)
 
     def of_parameters(self, name: str) -> tuple[str, ...]:
         """The parameters that an initializer holds, itself aside."""
@@ -96,6 +100,28 @@ def _padding_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
             for note in node.metadata_props:
                 if note.key == _CALL and (found := _PADDED.search(note.value)):
                     yield node.output[0], int(found[1])
+
+
+def _numbers(graph: onnx.GraphProto, *, exported: bool) -> Iterator[str]:
+    """Constants that are no weights.
+
+    torch.onnx.export writes parameters as initializers; only where there are none, as in a frozen
+    module, are they Constants. Elsewhere a Constant of one element is a number, unless it is used
+    as nothing but weights are.
+    """
+    only_numbers = exported and any(tensor.dims for tensor in graph.initializer)
+    used = {
+        node.input[i]
+        for node in graph.node
+        for i in _WEIGHT_INPUTS.get(node.op_type, ())
+        if i < len(node.input)
+    }
+    for node in graph.node:
+        if node.op_type == "Constant":
+            name, (attribute,) = node.output[0], node.attribute
+            single = math.prod(attribute.t.dims) == 1 and len(attribute.floats) < 2
+            if only_numbers or (single and name not in used):
+                yield name
 
 
 def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> Iterator[str]:

@@ -240,6 +240,60 @@ def test_weights_in_constants_are_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(path, x=X)[0], X @ (W1 + 1) + B1 + 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("producer", ["", "pytorch"])
+def test_numbers_in_constants_are_no_weights(tmp_path: Path, producer: str) -> None:
+    """Such as the scales that torch.onnx.export (dynamo=False) writes, in branches too."""
+
+    def number(name: str, *values: float) -> Any:
+        return helper.make_node(
+            "Constant", [], [name], value=numpy_helper.from_array(np.float32(values))
+        )
+
+    def branch(name: str, scale: float) -> Any:
+        nodes = [number("scale", scale), helper.make_node("Mul", ["h", "scale"], [name])]
+        return helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info(name)])
+
+    proto = model_of(
+        [
+            number("half", 0.5),
+            number("shift", *B1),
+            helper.make_node("Mul", ["x", "half"], ["s"]),
+            helper.make_node("MatMul", ["s", "w"], ["m"]),
+            helper.make_node("Add", ["m", "shift"], ["h"]),
+            helper.make_node("ReduceMax", ["h"], ["top"], keepdims=0),
+            helper.make_node("Greater", ["top", "zero"], ["positive"]),
+            helper.make_node(
+                "If",
+                ["positive"],
+                ["logits"],
+                then_branch=branch("a", 2),
+                else_branch=branch("b", 3),
+            ),
+        ],
+        tensors(w=W1, zero=np.float32(0)),
+    )
+    proto.producer_name = producer
+    model = ot.load_onnx(proto)
+    trained = ["w"] if producer else ["shift", "w"]
+    assert sorted(v.path for v in model.trainable_variables) == trained
+    np.testing.assert_allclose(model(X), run(proto, x=X)[0], rtol=1e-5)
+    for variable in model.trainable_variables:
+        variable.assign_add(ops.ones(variable.shape))
+    saved = model.save_onnx(tmp_path / "trained.onnx")
+    np.testing.assert_allclose(model(X), run(saved, x=X)[0], rtol=1e-5)
+
+
+def test_a_bias_of_one_number_in_a_constant_is_a_weight() -> None:
+    proto = model_of(
+        [
+            helper.make_node("Constant", [], ["b"], value_floats=[0.5]),
+            helper.make_node("Gemm", ["x", "w", "b"], ["logits"]),
+        ],
+        tensors(w=W1[:, :1]),
+    )
+    assert {v.path for v in ot.load_onnx(proto).trainable_variables} == {"w", "b"}
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_weight_that_was_written_twice_is_one(tmp_path: Path, transposed: bool) -> None:
     square = RNG.normal(size=(4, 4)).astype("f")
