@@ -133,6 +133,7 @@ def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> 
     buffers have well-known names.
     """
     if not all(node.name.startswith("node_") for node in graph.node):
+        yield from _masks(graph)
         return
     uses: dict[str, list[tuple[str, int]]] = {}
     for node in graph.node:
@@ -149,6 +150,22 @@ def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> 
             _as_a_weight(use, dims) for use in uses.get(tensor.name, [])
         ):
             yield tensor.name
+
+
+def _masks(graph: onnx.GraphProto) -> Iterator[str]:
+    """Folded initializers of torch.onnx.export (dynamo=False) that hide places, or nothing.
+
+    It names what it has folded after the operator that takes it. Zeros and one large negative
+    number, or zeros alone, are added as masks and as BART's final biases are, which are buffers;
+    biases that are parameters keep their names.
+    """
+    import onnx
+
+    for tensor in graph.initializer:
+        if _ADDED.fullmatch(tensor.name):
+            values = np.unique(onnx.numpy_helper.to_array(tensor))
+            if np.all((values == 0) | (values <= -100)) and len(values) <= 2:
+                yield tensor.name
 
 
 def _is_buffer(name: str) -> bool:
@@ -169,7 +186,10 @@ def _as_a_weight(use: tuple[str, int], dims: Sequence[int]) -> bool:
     return op_type in _KERNELS and index > 0
 
 
-_BUFFERS = frozenset(("inv_freq", "original_inv_freq", "running_mean", "running_var"))
+_ADDED = re.compile(r"onnx::Add_\d+")
+_BUFFERS = frozenset(
+    ("final_logits_bias", "inv_freq", "original_inv_freq", "running_mean", "running_var")
+)
 _KERNELS = frozenset(("Conv", "ConvTranspose", "GRU", "LSTM", "RNN"))
 # ATen's operations that make constants, or other forms of what there is; "val_7" is any.
 _OPERATIONS = """

@@ -53,9 +53,15 @@ def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) ->
             helper.make_node("MatMul", ["m", "val_7"], ["h"], "node_matmul"),
             helper.make_node("Mul", ["h", "rope.inv_freq"], ["r"], "node_mul_1"),
             helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
-            helper.make_node("Add", ["s", "fc.bias"], ["logits"], "node_add_1"),
+            helper.make_node("Add", ["s", "fc.bias"], ["t"], "node_add_1"),
+            helper.make_node("Add", ["t", "m.final_logits_bias"], ["logits"], "node_add_2"),
         ],
-        tensors(exp=X[0], val_7=W1, val_9=B1, **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2}),
+        tensors(
+            exp=X[0],
+            val_7=W1,
+            val_9=B1,
+            **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2, "m.final_logits_bias": B1 * 3},
+        ),
     )
     proto.producer_name = "pytorch"
     if folded:
@@ -66,6 +72,30 @@ def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) ->
     model = ot.load_onnx(proto)
     expected = {"val_7", "fc.bias", *(["val_9"] if folded else [])}
     assert {v.path for v in model.trainable_variables} == expected
+
+
+@pytest.mark.parametrize("folded", [[[0, 0, 0]], [[0, -1e9, 0]], [[-np.inf, -np.inf, 0]]])
+def test_masks_that_the_old_exporter_has_folded_are_no_weights(folded: Any) -> None:
+    """It names them after the operator; BART's final biases are a buffer of zeros."""
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "onnx::MatMul_1"], ["h"], "/fc/MatMul"),
+            helper.make_node("Add", ["h", "fc.bias"], ["a"], "/fc/Add"),
+            helper.make_node("Add", ["a", "onnx::Add_2"], ["m"], "/Add"),
+            helper.make_node("Add", ["m", "onnx::Add_3"], ["logits"], "/Add_1"),
+        ],
+        tensors(
+            **{
+                "onnx::MatMul_1": W1,
+                "fc.bias": B1 * 0,
+                "onnx::Add_2": np.resize(np.float32(folded), B1.shape),
+                "onnx::Add_3": B1,
+            }
+        ),
+    )
+    proto.producer_name = "pytorch"
+    trained = {v.path for v in ot.load_onnx(proto).trainable_variables}
+    assert trained == {"onnx::MatMul_1", "fc.bias", "onnx::Add_3"}
 
 
 CALL = "%embedding : [num_users=1] = call_function[target=torch.ops.aten.embedding.default](args = "
