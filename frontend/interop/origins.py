@@ -169,7 +169,7 @@ def _masks(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _is_buffer(name: str) -> bool:
-    return name.rpartition(".")[2] in _BUFFERS
+    return name.rpartition(".")[2] in _BUFFERS or name.endswith("inv_freq")
 
 
 def _is_parameter(name: str) -> bool:
@@ -187,9 +187,7 @@ def _as_a_weight(use: tuple[str, int], dims: Sequence[int]) -> bool:
 
 
 _ADDED = re.compile(r"onnx::Add_\d+")
-_BUFFERS = frozenset(
-    ("final_logits_bias", "inv_freq", "original_inv_freq", "running_mean", "running_var")
-)
+_BUFFERS = frozenset(("final_logits_bias", "running_mean", "running_var"))
 _KERNELS = frozenset(("Conv", "ConvTranspose", "GRU", "LSTM", "RNN"))
 # ATen's operations that make constants, or other forms of what there is; "val_7" is any.
 _OPERATIONS = """

@@ -47,11 +47,12 @@ def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folded", [False, True])
 def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) -> None:
     """torch.onnx.export (dynamo) at opset 17 keeps no notes on what was a parameter."""
+    frequencies = "rope.inv_freq" if folded else "rope.sliding_attention_inv_freq"  # ModernBERT's.
     proto = model_of(
         [
             helper.make_node("Mul", ["x", "exp"], ["m"], "node_mul"),
             helper.make_node("MatMul", ["m", "val_7"], ["h"], "node_matmul"),
-            helper.make_node("Mul", ["h", "rope.inv_freq"], ["r"], "node_mul_1"),
+            helper.make_node("Mul", ["h", frequencies], ["r"], "node_mul_1"),
             helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
             helper.make_node("Add", ["s", "fc.bias"], ["t"], "node_add_1"),
             helper.make_node("Add", ["t", "m.final_logits_bias"], ["logits"], "node_add_2"),
@@ -60,7 +61,7 @@ def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) ->
             exp=X[0],
             val_7=W1,
             val_9=B1,
-            **{"rope.inv_freq": B1 + 1, "fc.bias": B1 * 2, "m.final_logits_bias": B1 * 3},
+            **{frequencies: B1 + 1, "fc.bias": B1 * 2, "m.final_logits_bias": B1 * 3},
         ),
     )
     proto.producer_name = "pytorch"
