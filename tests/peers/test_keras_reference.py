@@ -22,8 +22,8 @@ def make(script: str, *arguments: str, backend: str = "tensorflow") -> None:
     assert run.returncode == 0, run.stderr
 
 
-#: What another processor's float16 and bfloat16 may make of a number; some compute with these.
-HALF = 2.0**-7
+#: Two units in the last place of bfloat16: what processors that compute with it may differ by.
+HALF = 2.0**-6
 
 
 def compare(stored_file: Path, fresh_file: Path, rtol: float = 1e-4, atol: float = 1e-5) -> None:
