@@ -31,7 +31,7 @@ test: $(VENV)/.test  ## everything but the peers' references
 
 test-peers: $(VENV)/.test $(PEERS)/.installed  ## make the stored references again, live
 	ONNXTAPE_PEER_PYTHON=$(abspath $(PEERS))/bin/python ONNXTAPE_REQUIRE_PEERS=1 \
-	  $(BIN)/python -m pytest -q -m peers
+	  $(BIN)/python -m pytest -n auto -q -m peers
 
 js/node_modules/.installed: js/package.json
 	npm install --prefix js --ignore-scripts --no-package-lock --no-audit --no-fund --omit=peer
