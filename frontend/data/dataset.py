@@ -12,12 +12,12 @@ import numpy as np
 from onnxtape import missing
 from onnxtape.data.further_stages import (
     Concatenate,
-    Convert,
     Enumerate,
     Every,
     Filter,
     FlatMap,
     PaddedBatch,
+    conforming,
 )
 from onnxtape.data.position import Position
 from onnxtape.data.prefetching import Prefetch
@@ -164,7 +164,11 @@ class Dataset:
                 f"{generator!r}; pass the generator function without calling it"
             )
         made = Dataset(Generate(functools.partial(generator, *args) if args else generator))
-        return made if output_signature is None else made._conforming(output_signature)
+        return (
+            made
+            if output_signature is None
+            else Dataset(conforming(made._elements(), output_signature))
+        )
 
     @staticmethod
     def from_tensors(tensors: Structure) -> Dataset:
@@ -407,33 +411,6 @@ class Dataset:
         count = self.cardinality()
         names = {INFINITE_CARDINALITY: "infinite", UNKNOWN_CARDINALITY: "unknown"}
         return f"<Dataset cardinality={names.get(count, count)}>"
-
-    def _conforming(self, signature: Structure) -> Dataset:
-        """The elements with a signature's dtypes."""
-
-        def conform(element: Structure) -> Structure:
-            given, specs = dict(leaves_with_paths(element)), dict(leaves_with_paths(signature))
-            if given.keys() != specs.keys():
-                raise ValueError(
-                    f"from_generator: an element has {sorted(given)}, and output_signature has "
-                    f"{sorted(specs)}"
-                )
-            for path, spec in specs.items():
-                given[path] = np.asarray(given[path]).astype(spec.dtype, copy=False)
-                shape = given[path].shape
-                fits = len(shape) == len(spec.shape) and all(
-                    not isinstance(wanted, int) or wanted == size
-                    for wanted, size in zip(spec.shape, shape, strict=True)
-                )
-                if not fits:
-                    raise ValueError(
-                        f"from_generator: an array of shape {shape} where output_signature has "
-                        f"{spec}"
-                    )
-            leaves = iter(given.values())
-            return map_structure(lambda _: next(leaves), element)
-
-        return Dataset(Convert(self._elements(), conform))
 
     def _on_items(self, stage: Stage) -> Dataset:
         return Dataset(stage, self._arrays, batched=self._batched)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape import context
+from onnxtape.compiler.dims import may_be_equal
 from onnxtape.data.stages import (
     INFINITE_CARDINALITY,
     UNKNOWN_CARDINALITY,
@@ -198,6 +199,34 @@ class Convert(OneToOne):
     def runs(self) -> Iterator[Run]:
         for run in self.upstream.runs():
             yield [self.function(element) for element in run]
+
+
+def conforming(upstream: Stage, signature: Structure) -> Convert:
+    """The elements of a generator with a signature's dtypes.
+
+    Raises:
+        ValueError: (by an element) other parts, or shapes, than the signature's.
+    """
+    specs = dict(leaves_with_paths(signature))
+
+    def conform(element: Structure) -> Structure:
+        given = dict(leaves_with_paths(element))
+        if given.keys() != specs.keys():
+            raise ValueError(
+                f"from_generator: an element has {sorted(given)}, and output_signature has "
+                f"{sorted(specs)}"
+            )
+        for path, spec in specs.items():
+            given[path] = np.asarray(given[path]).astype(spec.dtype, copy=False)
+            shape = given[path].shape
+            if not may_be_equal(spec.shape, shape):
+                raise ValueError(
+                    f"from_generator: an array of shape {shape} where output_signature has {spec}"
+                )
+        leaves = iter(given.values())
+        return map_structure(lambda _: next(leaves), element)
+
+    return Convert(upstream, conform)
 
 
 @dataclass(frozen=True, eq=False)
