@@ -191,8 +191,7 @@ def _chain(
 
 
 def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, ir.Value]:
-    """See `Chain.scattered`. Only what the new rows are made from may read the source besides,
-    whose memory is written early.
+    """See `Chain.scattered`. Nobody else may read the source, whose memory is written early.
 
     ONNX Runtime's ScatterND writes the rows alone when its result is bound to its input's memory.
     """
@@ -201,25 +200,12 @@ def _scattered(nodes: Sequence[ir.Node], own: Mapping[int, int]) -> dict[int, ir
         scatter = None if value is None else value.producer()
         if value is None or scatter is None or not applies(scatter, "ScatterND"):
             continue
-        source, _, rows = scatter.inputs
+        source = scatter.inputs[0]
         if source is None or id(source) not in own or value.is_graph_output():
             continue
-        others = [node for node in source.consumers() if node is not scatter]
-        if all(_leads_to(node, rows) for node in others) and shape_of(value) == shape_of(source):
+        if len(source.uses()) == 1 and shape_of(value) == shape_of(source):
             found[own[id(source)]] = value
     return found
-
-
-def _leads_to(node: ir.Node, value: ir.Value | None) -> bool:
-    """Whether nothing but `value` is made from what the node gives: by single nodes in a row."""
-    while not any(output is value for output in node.outputs):
-        if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
-            return False
-        users = set(node.outputs[0].consumers())
-        if len(users) != 1:
-            return False
-        (node,) = users
-    return True
 
 
 def _scales_a_gradient(node: ir.Node, inside: set[int]) -> bool:
