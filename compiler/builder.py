@@ -216,6 +216,14 @@ class Builder(abc.ABC, Generic[V]):
             return self.constant(np.asarray([dim], dtype=np.int64))
         return self.op("Shape", value, start=axis, end=axis + 1)
 
+    def positions(self, value: V, axis: int) -> V:
+        """0, 1, 2, ... along `axis` (counted from the front): an int64 vector."""
+        size = self.dim(value, axis)
+        if isinstance(size, int):
+            return self.constant(np.arange(size, dtype=np.int64))
+        end = self.op("Squeeze", self.dim_tensor(value, axis), [0])
+        return self.op("Range", self.constant(np.int64(0)), end, self.constant(np.int64(1)))
+
     def full_like(self, like: V, number: float, dtype: DType | None = None) -> V:
         """A tensor of `like`'s shape and dtype, every element `number`."""
         dtype = dtype or self.dtype(like)

@@ -40,10 +40,7 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
         rows: of shape (n, ...).
     """
     zero = np.zeros(1, _INT64)
-    count = b.op("Shape", places)
-    numbers = b.op(
-        "Range", b.constant(np.int64(0)), b.op("Squeeze", count), b.constant(np.int64(1))
-    )
+    count, numbers = b.dim_tensor(places, 0), b.positions(places, 0)
     nothing = b.op("ConstantOfShape", count, value=zero)
     # Whichever of equal places is written last stands for all of them.
     last = b.op("ConstantOfShape", size, value=zero)
@@ -57,12 +54,10 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     members = _places_of(b, shared)
     heads = _places_of(b, b.op("And", shared, b.op("Equal", standing, numbers)))
     # The groups are numbered in the order of their heads.
-    groups = b.op("Shape", heads)
-    order = b.op("Range", b.constant(np.int64(0)), b.op("Squeeze", groups), b.constant(np.int64(1)))
-    group = b.op("ScatterElements", nothing, heads, order, axis=0)
+    group = b.op("ScatterElements", nothing, heads, b.positions(heads, 0), axis=0)
     group = b.op("Gather", group, b.op("Gather", standing, members))
     group = b.refine_shape(group, (None,))
-    shape = b.op("Concat", groups, b.op("Shape", rows, start=1), axis=0)
+    shape = b.op("Concat", b.op("Shape", heads), b.op("Shape", rows, start=1), axis=0)
     sums = b.op("ConstantOfShape", shape, value=np.zeros(1, b.dtype(rows)))
     if (known := b.shape(rows)) is not None:
         sums = b.refine_shape(sums, (None, *known[1:]))

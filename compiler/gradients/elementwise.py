@@ -13,7 +13,6 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dtypes import is_floating
-from onnxtape.compiler.gradients.places import positions
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient, zero_gradient
 
@@ -129,7 +128,7 @@ def range_(b: B, n: N, g: Any) -> list[Any]:
     """start + i * delta; `limit` decides only how many there are."""
 
     def delta() -> Any:
-        steps = b.cast(positions(b, g, 0), b.dtype(g))
+        steps = b.cast(b.positions(g, 0), b.dtype(g))
         return b.op("ReduceSum", b.op("Mul", g, steps), keepdims=0)
 
     return [lambda: b.op("ReduceSum", g, keepdims=0), None, delta]

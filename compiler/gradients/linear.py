@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.gradients.places import positions
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient
 
@@ -104,7 +103,7 @@ def det(b: B, n: N, g: Any) -> list[Any]:
     size = b.dim(x, rank - 1)
     if size == 1:
         return [b.reshape_like(g, x)]
-    rows = b.op("Unsqueeze", positions(b, x, rank - 1), [1])
+    rows = b.op("Unsqueeze", b.positions(x, rank - 1), [1])
     # Row i: all positions but i.
     rest = b.op("Transpose", b.op("Slice", rows, [0], [-1], [0]), perm=[1, 0])
     skipped = b.cast(b.op("GreaterOrEqual", rest, rows), b.dtype(rows))

@@ -11,15 +11,6 @@ from onnxtape.compiler.builder import Builder
 B = Builder[Any]
 
 
-def positions(b: B, x: Any, axis: int) -> Any:
-    """0, 1, 2, ... along `axis` (counted from the front) of x: an int64 vector."""
-    size = b.dim(x, axis)
-    if isinstance(size, int):
-        return b.constant(np.arange(size, dtype=np.int64))
-    end = b.op("Squeeze", b.dim_tensor(x, axis), [0])
-    return b.op("Range", b.constant(np.int64(0)), end, b.constant(np.int64(1)))
-
-
 def along(b: B, vector: Any, axis: int, rank: int) -> Any:
     """The vector as a tensor of that rank, with size 1 but for `axis`."""
     others = [i for i in range(rank) if i != axis]
@@ -33,7 +24,7 @@ def compare_positions(
 
     A boolean tensor of that rank, with size 1 but for those two axes.
     """
-    numbers = positions(b, x, axis)
+    numbers = b.positions(x, axis)
     return b.op(op_type, *(along(b, numbers, i, rank) for i in axes))
 
 

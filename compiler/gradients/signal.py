@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.expansion import expansion
-from onnxtape.compiler.gradients.places import along, parted, positions
+from onnxtape.compiler.gradients.places import along, parted
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import gradient
 
@@ -42,7 +42,7 @@ def _dft_back(b: B, n: N, g: Any, x: Any, axis: int) -> Any:
         size = b.dim_tensor(g, axis)
         # Every bin stands for two, but for the first and, if there is one, the middle.
         spectrum = b.op("DFT", g, length, b.constant(np.int64(axis)), onesided=1)
-        bins = positions(b, spectrum, axis)
+        bins = b.positions(spectrum, axis)
         dtype = b.dtype(g)
         first = b.cast(b.op("Equal", bins, 0), dtype)
         middle = b.cast(b.op("Equal", b.op("Mul", bins, 2), size), dtype)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape.compiler.gradients.places import positions
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
 from onnxtape.tensor import Tensor
@@ -78,7 +77,7 @@ def _attended(
         filler = B.op("Mul", B.cast(hidden, q.dtype), attributes.get("mask_filter_value", -1e4))
         scores = B.op("Add", scores, filler)
     if attributes.get("unidirectional", 0):
-        late = B.op("Less", B.op("Unsqueeze", positions(B, q, 2), [1]), positions(B, k, 2))
+        late = B.op("Less", B.op("Unsqueeze", B.positions(q, 2), [1]), B.positions(k, 2))
         scores = B.op("Where", late, np.asarray(np.finfo(q.dtype).min, q.dtype), scores)
     y = B.op("MatMul", B.op("Softmax", scores, axis=-1), v)
     return _flat(B.op("Transpose", y, perm=[0, 2, 1, 3]))
@@ -101,7 +100,7 @@ def _hidden(mask: Tensor, k: Tensor) -> Tensor:
     if rank > 1:
         return B.op("Unsqueeze", B.op("Equal", mask, 0), [1, 2] if rank == 2 else [1])
     ends = B.op("Unsqueeze", B.cast(mask, np.dtype(np.int64)), [1])
-    return B.op("Unsqueeze", B.op("GreaterOrEqual", positions(B, k, 2), ends), [1, 2])
+    return B.op("Unsqueeze", B.op("GreaterOrEqual", B.positions(k, 2), ends), [1, 2])
 
 
 def rotary_embedding(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
@@ -115,7 +114,7 @@ def rotary_embedding(x: Sequence[Any], attributes: Attributes) -> list[Tensor | 
     if rank == 3 and not heads:
         heads = _size(values, 2) // (2 * _size(cosines, 1))
     if len(places.shape) == 1:
-        places = B.op("Add", positions(B, values, rank - 2), places)
+        places = B.op("Add", B.positions(values, rank - 2), places)
         shape = B.op("Concat", B.dim_tensor(values, 0), B.dim_tensor(places, 0), axis=0)
         places = B.op("Expand", places, shape)
     return [

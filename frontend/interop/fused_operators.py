@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxtape.compiler.gradients.places import positions
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
 from onnxtape.interop.fused_attention import (
@@ -126,7 +125,7 @@ def embed_layer_normalization(x: Sequence[Any], attributes: Attributes) -> list[
     if mask is not None:
         raise ModelError("EmbedLayerNormalization with a mask is not supported")
     if places is None:
-        places = positions(B, words, 1)
+        places = B.positions(words, 1)
     total = B.op("Add", B.op("Gather", word, words), B.op("Gather", position, places))
     if segments is not None:
         total = B.op("Add", total, B.op("Gather", segment, segments))

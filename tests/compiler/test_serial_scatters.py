@@ -105,8 +105,9 @@ def test_numbers_of_updates_that_are_not_known(
 ) -> None:
     """In pieces of two rows."""
     sizes = {"a": 4, "b": 3, "c": 5, "n": rows}
-    whole = tuple(sizes.get(d, d) for d in data)  # type: ignore[call-overload]
-    named = tuple(sizes.get(d, d) for d in indices)  # type: ignore[call-overload]
+    whole, named = (
+        tuple(sizes[d] if isinstance(d, str) else d for d in shape) for shape in (data, indices)
+    )
     graph = scattering(data, indices, updates, reduction)
     given = feeds(whole, named, seed=rows)
     given["updates"] = np.where(given["updates"] < 0, 1, given["updates"])
