@@ -36,6 +36,7 @@ from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
 from onnxtape.compiler.passes.transposes import SinkTransposes
+from onnxtape.compiler.passes.widened import ComputeInFloat32
 from onnxtape.compiler.target import CPU, Target
 from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
@@ -300,8 +301,10 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         raise ValueError(
             f"the environment variable {_PASSES_VARIABLE} is 'none' or 'all', not {wanted!r}"
         )
-    # Without these, ONNX Runtime computes something else than the graph says.
+    # Without these, ONNX Runtime computes something else than the graph says, or nothing.
     needed: list[GraphPass] = [OwnStatistics(), SerialScatters()]
+    if target.is_cpu:
+        needed.insert(0, ComputeInFloat32())
     if wanted == "none":
         return needed
     passes: list[GraphPass] = [

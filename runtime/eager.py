@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxtape.runtime.devices import CPU, Device, fetch, moved, put
-from onnxtape.runtime.dtypes import name_of
+from onnxtape.runtime.dtypes import DTYPES, name_of
 from onnxtape.runtime.errors import ExecutionError
 from onnxtape.runtime.providers import Providers
 from onnxtape.runtime.session import create_session, execution_error
@@ -23,6 +23,7 @@ from onnxtape.runtime.values import bindings, ort_device
 _HEAVY = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"))
 
 _IR_VERSION = 10
+_BFLOAT16, _FLOAT32 = DTYPES["bfloat16"].onnx, DTYPES["float32"].onnx
 
 
 class _Kernel(Protocol):
@@ -92,18 +93,10 @@ class EagerExecutor:
         if self._lowest_opset is not None:
             opset = self._lowest_opset(op_type, opset, attributes, len(types), outputs)
         model = _one_node_model(op_type, types, attributes, outputs, opset)
-        try:
-            session = create_session(
-                model.SerializeToString(),
-                self._providers,
-                optimize=False,
-                threads=None if op_type in _HEAVY else 1,
-                spin=False,
-                shared_arena=True,
-            )
-        except ExecutionError as error:
-            if "Could not find an implementation" not in str(error):
-                raise
+        session = self._session(op_type, model)
+        if session is None and _BFLOAT16 in types:
+            session = self._session(op_type, _in_float32(model))
+        if session is None:
             names = [name_of(t) for t in types if t is not None]
             warnings.warn(
                 f"ONNX Runtime has no kernel for {op_type} on ({', '.join(names)}); "
@@ -115,6 +108,22 @@ class EagerExecutor:
         if self._device is not None:
             return _BoundKernel(op_type, session, types, outputs, self._device)
         return _SessionKernel(op_type, session, types, outputs)
+
+    def _session(self, op_type: str, model: Any) -> Any | None:
+        """None where ONNX Runtime has no kernel."""
+        try:
+            return create_session(
+                model.SerializeToString(),
+                self._providers,
+                optimize=False,
+                threads=None if op_type in _HEAVY else 1,
+                spin=False,
+                shared_arena=True,
+            )
+        except ExecutionError as error:
+            if "Could not find an implementation" not in str(error):
+                raise
+            return None
 
 
 def run_graph(model: bytes, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
@@ -250,3 +259,32 @@ def _one_node_model(
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION
     )
+
+
+def _in_float32(model: Any) -> Any:
+    """The model of one node, which takes bfloat16, with casts around the node.
+
+    As `compiler.passes.widened` has it for graphs.
+    """
+    import onnx
+    from onnx import helper
+
+    typed = onnx.shape_inference.infer_shapes(model, check_type=True)
+    (node,) = typed.graph.node
+    before, after = [], []
+    for value in typed.graph.input:
+        if value.type.tensor_type.elem_type == _BFLOAT16:
+            wide = f"{value.name}_wide"
+            before.append(helper.make_node("Cast", [value.name], [wide], to=_FLOAT32))
+            place = list(node.input).index(value.name)
+            node.input[place] = wide
+    for value in typed.graph.output:
+        if value.type.tensor_type.elem_type == _BFLOAT16:
+            wide = f"{value.name}_wide"
+            after.append(helper.make_node("Cast", [wide], [value.name], to=_BFLOAT16))
+            node.output[list(node.output).index(value.name)] = wide
+    model = onnx.ModelProto()
+    model.CopyFrom(typed)
+    del model.graph.node[:]
+    model.graph.node.extend([*before, node, *after])
+    return model

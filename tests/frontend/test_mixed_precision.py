@@ -10,7 +10,6 @@ import pytest
 
 import onnxtape as ot
 from onnxtape import mixed_precision
-from onnxtape.errors import FallbackWarning
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((32, 5)).astype(np.float32)
@@ -169,16 +168,36 @@ def test_a_model_built_in_its_first_step(compiled: bool) -> None:
     np.testing.assert_allclose(losses, expected, rtol=0.03, atol=0.01)
 
 
-def test_bfloat16_takes_the_reference_way_on_the_cpu() -> None:
+def test_bfloat16_on_the_cpu_is_computed_in_float32() -> None:
+    """Eagerly and compiled, where no kernel takes it."""
     ot.set_mixed_precision("bfloat16")
-    layer = ot.layers.Dense(3)
-    with pytest.warns(RuntimeWarning, match=r"no kernel for Gemm on \(bfloat16"):
-        made = layer(X)
+    layer = ot.layers.Dense(3, activation="gelu")
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            made = layer(x)
+            loss = ot.ops.mean(made * made)
+        return made, tape.gradient(loss, layer.kernel)
+
+    made, gradient = step(X)
+    again, compiled = ot.function(step, fallback="error")(X)
     assert made.dtype.name == "bfloat16"
-    expected = X @ layer.kernel.numpy()
+    expected = ot.ops.gelu(X @ layer.kernel.numpy(), approximate=False).numpy()
     np.testing.assert_allclose(made.numpy().astype(np.float32), expected, rtol=0.05, atol=0.05)
-    with pytest.warns(FallbackWarning, match="Could not find an implementation for Gemm"):
-        ot.function(lambda x: layer(x))(X)
+    for eager, traced in ((made, again), (gradient, compiled)):
+        pair = [t.numpy().astype(np.float32) for t in (traced, eager)]
+        np.testing.assert_allclose(*pair, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_in_bfloat16_follows_float32(compiled: bool) -> None:
+    def losses() -> list[float]:
+        training = Training(compiled)
+        return [float(training.step(X, Y)) for _ in range(30)]
+
+    expected = losses()
+    ot.set_mixed_precision("bfloat16")
+    np.testing.assert_allclose(losses(), expected, rtol=0.05, atol=0.02)
 
 
 # The scale ---------------------------------------------------------------------------------------
