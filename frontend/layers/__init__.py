@@ -14,6 +14,7 @@ from onnxtape.layers.adaptive_pooling import (
     AdaptiveMaxPooling3D,
 )
 from onnxtape.layers.attention import AdditiveAttention, Attention
+from onnxtape.layers.batch_normalization import BatchNormalization
 from onnxtape.layers.categories import CategoryEncoding, Discretization
 from onnxtape.layers.configuration import deserialize, serialize
 from onnxtape.layers.convolution import (
@@ -81,7 +82,6 @@ from onnxtape.layers.noise import (
     SpatialDropout3D,
 )
 from onnxtape.layers.normalization import (
-    BatchNormalization,
     GroupNormalization,
     LayerNormalization,
     RMSNormalization,

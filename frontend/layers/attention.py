@@ -27,6 +27,8 @@ class Attention(Layer):
         seed: of the dropout.
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         use_scale: bool = False,

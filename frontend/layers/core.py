@@ -265,8 +265,6 @@ class Lambda(Layer):
         arguments: further arguments for the function.
     """
 
-    supports_masking = True
-
     def __init__(
         self,
         function: Callable[..., Any],
@@ -280,6 +278,7 @@ class Lambda(Layer):
             raise TypeError(f"Lambda takes a function, not {function!r}")
         self.function = function
         self.mask = mask
+        self.supports_masking = mask is not None
         self.arguments = arguments or {}
         try:
             taken = set(inspect.signature(function).parameters)

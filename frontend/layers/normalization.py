@@ -19,7 +19,7 @@ from onnxtape.variable import Variable
 Shape = tuple[int | None, ...]
 
 
-def _sizes(layer: Layer, input_shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
+def sizes_along(layer: Layer, input_shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
     """The sizes along the axes, which the layer's weights need."""
     what = f"{type(layer).__name__} '{layer.name}'"
     places = normalized_axes(axes, len(input_shape), what)
@@ -32,7 +32,7 @@ def _sizes(layer: Layer, input_shape: Shape, axes: Sequence[int]) -> tuple[int, 
     return tuple(size for size in sizes if size is not None)
 
 
-class _Scaled(Layer):
+class Scaled(Layer):
     """A layer that normalizes, then scales by gamma and shifts by beta."""
 
     def __init__(
@@ -77,148 +77,7 @@ class _Scaled(Layer):
         )
 
 
-class BatchNormalization(_Scaled):
-    """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted.
-
-    While training, the batch's own statistics normalize, and the moving ones move towards them (the
-    variance is divided by the count). At rest, and when the layer is not `trainable`, the moving
-    statistics normalize.
-
-    Args:
-        axis: of the channels.
-        momentum: what the moving statistics keep at each step.
-        epsilon: added to the variance.
-        center, scale: whether there are beta and gamma.
-        renorm, renorm_clipping, renorm_momentum: batch renormalization, which is not here.
-        synchronized: over replicas, of which there are none.
-
-    Shapes: any of rank 2 and more; weights are vectors. Weights: gamma, beta, moving_mean,
-    moving_variance.
-    """
-
-    supports_masking = True
-
-    def __init__(
-        self,
-        axis: int = -1,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
-        renorm: bool = False,
-        renorm_clipping: Any = None,
-        renorm_momentum: float = 0.99,
-        synchronized: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        if renorm or synchronized:
-            raise ValueError(
-                "BatchNormalization has neither renorm nor synchronized; leave both at False"
-            )
-        super().__init__(
-            epsilon,
-            center,
-            scale,
-            (beta_initializer, beta_regularizer, beta_constraint),
-            (gamma_initializer, gamma_regularizer, gamma_constraint),
-            **kwargs,
-        )
-        self.axis = int(axis)
-        self.momentum = float(momentum)
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-        self.moving_mean: Variable
-        self.moving_variance: Variable
-
-    def build(self, input_shape: Shape) -> None:
-        if len(input_shape) < 2:
-            raise refused(
-                f"BatchNormalization '{self.name}' takes a batch of channels, not inputs of shape "
-                f"{format_shape(input_shape)}"
-            )
-        shape = _sizes(self, input_shape, [self.axis])
-        if self.scale:
-            self._add_gamma(shape)
-        if self.center:
-            self._add_beta(shape)
-        self.moving_mean = self.add_weight(
-            shape,
-            self.moving_mean_initializer,
-            trainable=False,
-            name="moving_mean",
-            autocast=False,
-        )
-        self.moving_variance = self.add_weight(
-            shape,
-            self.moving_variance_initializer,
-            trainable=False,
-            name="moving_variance",
-            autocast=False,
-        )
-        self.built = True
-
-    def call(self, inputs: Any, training: bool = False) -> Tensor:
-        x = convert_to_tensor(inputs, self.compute_dtype)
-        wide = in_float32(x)
-        axis = normalized(self.axis, B.known_rank(x, "BatchNormalization"), "BatchNormalization")
-        y = self._trained(wide, axis) if training and self.trainable else self._rested(wide, axis)
-        return B.cast(y, x.dtype)
-
-    def _rested(self, x: Tensor, axis: int) -> Tensor:
-        return ops.batch_normalization(
-            x,
-            B.cast(self.moving_mean.value, x.dtype),
-            B.cast(self.moving_variance.value, x.dtype),
-            axis,
-            None if self.beta is None else B.cast(self.beta.value, x.dtype),
-            None if self.gamma is None else B.cast(self.gamma.value, x.dtype),
-            self.epsilon,
-        )
-
-    def _trained(self, x: Tensor, axis: int) -> Tensor:
-        """By ONNX's operator, whose channels are axis 1."""
-        rank = B.known_rank(x, "BatchNormalization")
-        given, back = x, None
-        if axis != 1:
-            if axis == rank - 1 and rank == 3:
-                # Rows are as good as a batch, and need no copy.
-                given = B.op("Reshape", x, [-1, self.moving_mean.shape[0]])
-            else:
-                rest = [a for a in range(rank) if a != axis]
-                order = [rest[0], axis, *rest[1:]]
-                given = B.op("Transpose", x, perm=order)
-                back = [int(a) for a in np.argsort(order)]
-        dtype, size = x.dtype, self.moving_mean.shape
-        gamma = np.ones(size, dtype) if self.gamma is None else B.cast(self.gamma.value, dtype)
-        beta = np.zeros(size, dtype) if self.beta is None else B.cast(self.beta.value, dtype)
-        y, mean, variance = B.op_multi(
-            "BatchNormalization",
-            given,
-            gamma,
-            beta,
-            B.cast(self.moving_mean.value, dtype),
-            B.cast(self.moving_variance.value, dtype),
-            outputs=3,
-            epsilon=self.epsilon,
-            # The batch's own statistics come out then, and the gradient need not compute them.
-            momentum=0.0,
-            training_mode=1,
-        )
-        for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            current = B.cast(current, moving.dtype)
-            moving.assign(moving * self.momentum + current * (1 - self.momentum))
-        return B.reshape_like(y, x) if back is None else B.op("Transpose", y, perm=back)
-
-
-class LayerNormalization(_Scaled):
+class LayerNormalization(Scaled):
     """Each sample with mean 0 and variance 1 over the axes, then scaled and shifted.
 
     Args:
@@ -261,7 +120,7 @@ class LayerNormalization(_Scaled):
         self.rms_scaling = rms_scaling
 
     def build(self, input_shape: Shape) -> None:
-        shape = _sizes(self, input_shape, self.axis)
+        shape = sizes_along(self, input_shape, self.axis)
         if self.scale or self.rms_scaling:
             self._add_gamma(shape)
         if self.center and not self.rms_scaling:
@@ -281,7 +140,7 @@ class LayerNormalization(_Scaled):
         return B.cast(y, x.dtype)
 
 
-class GroupNormalization(_Scaled):
+class GroupNormalization(Scaled):
     """Each group of channels of a sample with mean 0 and variance 1, then scaled and shifted.
 
     Args:
@@ -326,7 +185,7 @@ class GroupNormalization(_Scaled):
         self.axis = axis
 
     def build(self, input_shape: Shape) -> None:
-        (channels,) = _sizes(self, input_shape, [self.axis])
+        (channels,) = sizes_along(self, input_shape, [self.axis])
         if self.groups == -1:
             self.groups = channels
         if channels % self.groups:
@@ -377,8 +236,6 @@ class RMSNormalization(Layer):
     Shapes: the weight, scale, has the sizes of the axes.
     """
 
-    supports_masking = True
-
     def __init__(
         self, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, **kwargs: Any
     ) -> None:
@@ -389,7 +246,7 @@ class RMSNormalization(Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.scale = self.add_weight(
-            _sizes(self, input_shape, self.axis), "ones", name="scale", autocast=False
+            sizes_along(self, input_shape, self.axis), "ones", name="scale", autocast=False
         )
         self.built = True
 

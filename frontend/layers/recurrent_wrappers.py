@@ -7,6 +7,7 @@ from typing import Any
 from onnxtape import context, nest, ops
 from onnxtape.compiler.dims import format_shape
 from onnxtape.engine import B, convert_to_tensor
+from onnxtape.layers.batch_normalization import BatchNormalization
 from onnxtape.layers.layer import Layer
 from onnxtape.layers.recurrent import RNN
 from onnxtape.ops.axes import refused
@@ -130,11 +131,12 @@ class Bidirectional(Layer):
 
 
 class TimeDistributed(Layer):
-    """A layer applied to every time step by itself, all of them at once.
+    """A layer applied to every time step by itself.
 
     Args:
         layer: takes (batch, ...); all steps go through it as one large batch, and so does a mask
-            (batch, time, ...), if the layer takes one.
+            (batch, time, ...), if the layer takes one. A layer with batch normalization inside gets
+            one step after the other, as each step has statistics of its own.
 
     Shapes: (batch, time, ...) to (batch, time, ...).
     """
@@ -167,9 +169,22 @@ class TimeDistributed(Layer):
                 f"TimeDistributed '{self.name}' needs inputs of shape (batch, time, ...), not "
                 f"{format_shape(B.shape(x))}"
             )
-        sizes = ops.shape(x)
         options: dict[str, Any] = {"training": training} if self.layer.takes_training else {}
-        if mask is not None and "mask" in self.layer._call_parameters:
+        takes_mask = mask is not None and "mask" in self.layer._call_parameters
+        length = B.shape(x)[1]
+        if length is not None and _looks_across_the_batch(self.layer):
+            steps = [
+                self.layer(x[:, i], **options, **({"mask": mask[:, i]} if takes_mask else {}))
+                for i in range(ops.shape(x)[1])
+            ]
+            return ops.stack(steps, axis=1)
+        sizes = ops.shape(x)
+        if takes_mask:
             options["mask"] = ops.reshape(mask, (-1, *ops.shape(mask)[2:]))
         made = self.layer(ops.reshape(x, (-1, *sizes[2:])), **options)
         return ops.reshape(made, (*sizes[:2], *ops.shape(made)[1:]))
+
+
+def _looks_across_the_batch(layer: Layer) -> bool:
+    """Whether what the layer makes of a sample depends on those beside it."""
+    return any(isinstance(inner, BatchNormalization) for inner in layer._flatten_layers())

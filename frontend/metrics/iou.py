@@ -78,8 +78,9 @@ class IoU(Metric):
         counts = self._inside(target, pred)
         weights = B.cast(counts, np.dtype(self.dtype))
         if sample_weight is not None:
-            given = self._weights(sample_weight)
-            weights = B.op("Mul", weights, B.expand_like(aligned(target, given)[1], target))
+            values, given = aligned(target, self._weights(sample_weight))
+            given = B.reshape_like(B.expand_like(given, values), target)
+            weights = B.op("Mul", weights, given)
         place = B.op("Add", B.op("Mul", target, self.num_classes), pred)
         place = B.op("Where", counts, place, 0)
         cells = self.num_classes**2

@@ -54,4 +54,4 @@ class Compilation:
     def own_metrics(self) -> list[Any]:
         """The loss's mean, the metrics together, and those of several outputs' losses."""
         losses = [] if self.losses is None else self.losses.metrics
-        return [self.loss_tracker, self.metrics, *losses]
+        return [self.loss_tracker, *([self.metrics] if self.metrics.given else []), *losses]

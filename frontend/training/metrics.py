@@ -37,6 +37,8 @@ class CompiledMetrics:
                     f"not {given!r}: write {what}=[{given!r}]"
                 )
         self._given = {"metrics": unweighted, "weighted_metrics": weighted}
+        #: Whether `compile` was given any, as a list at least.
+        self.given = unweighted is not None or weighted is not None
         #: (name in logs, index of the output, metric), unweighted ones first.
         self._listed: list[tuple[str, int, Metric]] = []
         self._weighted_from = 0

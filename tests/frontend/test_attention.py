@@ -83,7 +83,6 @@ def test_a_table_s_gradient_is_added_row_by_row() -> None:
     [
         (lambda: ot.layers.Embedding(0, 2), "input_dim is a positive whole number, not 0"),
         (lambda: ot.layers.MultiHeadAttention(0, 2), "positive number of heads, not 0"),
-        (lambda: ot.layers.MultiHeadAttention(1, 2, attention_axes=(1, 2)), "along axis 1"),
         (lambda: ot.layers.MultiHeadAttention(1, 2, flash_attention=True), "no flash attention"),
         (lambda: ot.layers.GroupQueryAttention(2, 3, 2), "3 query heads cannot share 2 key heads"),
         (lambda: ot.layers.Attention(score_mode="sum"), "'dot' or 'concat', not 'sum'"),
@@ -102,6 +101,17 @@ def test_arguments_that_are_refused(call: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: ot.layers.MultiHeadAttention(1, 2, attention_axes=(3,), name="m")(
+            *[sample((2, 3, 4, 5))] * 2),
+         r"'m': attention_axes are axes between the batch's and the last one, \[1, 2\] here, not"
+         r" \(3,\)"),
+        (lambda: ot.layers.MultiHeadAttention(1, 2, name="m")(
+            *[sample((2, 3, 4, 5))] * 2, use_causal_mask=True),
+         r"'m' attends along several axes, which have no order for use_causal_mask"),
+        (lambda: ot.layers.MultiHeadAttention(1, 2, name="m")(
+            *[sample((2, 3, 4, 5))] * 2, attention_mask=np.ones((2, 12, 12), bool)),
+         r"'m': attention_mask ends in the attended axes of queries and keys, 2 each, and begins "
+         r"with the batch's; its shape is \(2, 12, 12\)"),
         (lambda: ot.layers.MultiHeadAttention(1, 2, name="m")(sample((2, 3)), sample((2, 3))),
          r"MultiHeadAttention 'm' takes a query of shape \(batch, length, a known size\), not"),
         (lambda: ot.ops.dot_product_attention(*[sample((2, 3, 4))] * 3),
@@ -176,3 +186,14 @@ def test_whole_channels_are_dropped(layer: Any, shape: Any, over: Any) -> None:
     channels = y.mean(over)
     assert set(channels.ravel()) == {0.0, 2.0}
     np.testing.assert_array_equal(y.std(over), np.zeros_like(channels))
+
+
+def test_axes_of_unknown_sizes_are_attended_along() -> None:
+    layer = ot.layers.MultiHeadAttention(2, 3, attention_axes=(2,))
+    x = sample((2, 3, 4, 6))
+    expected = layer(x, x).numpy()
+    spec = ot.TensorSpec((None, None, None, 6), "float32")
+    step = ot.function(lambda x: layer(x, x), input_signature=[spec], fallback="error")
+    np.testing.assert_allclose(step(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+    rows = layer(x.reshape(6, 1, 4, 6), x.reshape(6, 1, 4, 6)).numpy()
+    np.testing.assert_allclose(rows.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)

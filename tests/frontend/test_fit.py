@@ -268,3 +268,11 @@ def test_a_dict_of_one_entry_stays_a_dict() -> None:
         history = model.fit({"features": x}, {"kind": y}, epochs=2, verbose=0)
     assert history.history["loss"][1] < history.history["loss"][0]
     assert [list(part) for part in seen[0]] == [["features"], ["kind"]]
+
+
+def test_names_of_metrics() -> None:
+    model = ot.Sequential([ot.Input((2,)), ot.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert model.metrics_names == ["loss"]
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert model.metrics_names == ["loss", "compile_metrics"]

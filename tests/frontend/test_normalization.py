@@ -147,7 +147,21 @@ def test_layers_need_the_sizes_of_their_weights() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ot.layers.BatchNormalization(renorm=True), "neither renorm nor synchronized"),
+        (lambda: ot.layers.BatchNormalization(synchronized=True), "no replicas"),
+        (
+            lambda: ot.layers.BatchNormalization(renorm=True, renorm_clipping={"r": 1.0}),
+            "bounds 'rmax', 'rmin', 'dmax', not 'r'",
+        ),
+        (
+            lambda: ot.layers.BatchNormalization(
+                renorm=True, renorm_clipping={"rmin": 2.0, "rmax": 1.0}
+            ),
+            r"rmax \(1.0\) is below rmin \(2.0\)",
+        ),
+        (
+            lambda: ot.layers.BatchNormalization(renorm=True, renorm_clipping={"dmax": -1.0}),
+            "dmax is a size, not -1.0",
+        ),
         (lambda: ot.layers.GroupNormalization(0), r"positive number of groups \(or -1\), not 0"),
         (lambda: ot.ops.normalize([1.0], order=0), "order is a whole number from 1 on, not 0"),
         (lambda: ot.ops.moments([1.0], [0], synchronized=True), "needs replicas"),

@@ -108,6 +108,11 @@ SHOWN = {"return_attention_scores": True}
 BIAS = array((1, 2, 3, 5), 10)
 KEPT = np.array([[[[1, 0, 1, 1, 1], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0]]]], bool)
 
+FIELD, OTHER_FIELD = array((2, 3, 4, 6), 11), array((2, 5, 4, 5), 12)
+LINES_KEPT = np.array([[[1, 0, 1], [0, 1, 0], [1, 1, 1]]] * 2, bool)
+FIELD_KEPT = np.random.default_rng(1).random((2, 2, 3, 4, 3, 4)) > 0.4
+ROWS, COLUMNS = {"attention_axes": (1,)}, {"attention_axes": (2,)}
+
 PROGRAMS: dict[str, Program] = {
     "heads": _heads([QUERY, VALUE]),
     "heads_key": _heads([QUERY, VALUE, KEY]),
@@ -126,6 +131,12 @@ PROGRAMS: dict[str, Program] = {
     "heads_window": _heads([SAME, SAME], sliding_window=2),
     "heads_gate": _heads([QUERY, VALUE], use_gate=True),
     "heads_dropout_at_rest": _heads([QUERY, VALUE], {"training": False}, dropout=0.5),
+    "heads_field": _heads([FIELD, FIELD], SHOWN),
+    "heads_field_across": _heads([FIELD, OTHER_FIELD], attention_axes=(2, 1)),
+    "heads_rows": _heads([FIELD, OTHER_FIELD], SHOWN, output_shape=(2, 3), **ROWS),
+    "heads_rows_masked": _heads([FIELD, FIELD], {"attention_mask": LINES_KEPT}, **ROWS),
+    "heads_columns": _heads([FIELD, FIELD], SHOWN, **COLUMNS),
+    "heads_field_masked": _heads([FIELD, FIELD], {"attention_mask": FIELD_KEPT}),
     "grouped": _grouped([QUERY, VALUE]),
     "grouped_scores": _grouped([QUERY, VALUE, KEY], {"attention_mask": MASK, **SHOWN}),
     "grouped_causal": _grouped([SAME, SAME], {"use_causal_mask": True}, use_bias=False),

@@ -186,6 +186,8 @@ CASES: dict[str, Case] = {
         "IoU", {"num_classes": 3, "target_class_ids": [0, 1], "dtype": "float32"},
         CLASSES[:, 0, 0], GUESSES[:, 0, 0], W),
     "mean_iou": Case("MeanIoU", {"num_classes": 3}, CLASSES, GUESSES),
+    "mean_iou_column": Case(
+        "MeanIoU", {"num_classes": 3}, CLASSES[:, 0, 0], GUESSES[:, 0, 0], WHOLE[:, None]),
     "mean_iou_ignore": Case("MeanIoU", {"num_classes": 4, "ignore_class": 0}, CLASSES, GUESSES),
     "mean_iou_scores": Case(
         "MeanIoU", {"num_classes": 4, "sparse_y_pred": False}, DEEP_LABELS, DEEP_PRED),

@@ -31,6 +31,24 @@ def _frozen_batch(k: Any) -> Arrays:
     return training(k, layer, array((5, 3), 1), steps=1)
 
 
+def _batch_masked(shape: tuple[int, ...], **options: Any) -> Program:
+    """Statistics without what a mask leaves out."""
+
+    def run(k: Any) -> Arrays:
+        class Masked(k.layers.Layer):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = k.layers.BatchNormalization(**options)
+
+            def call(self, x: Any, training: bool = False) -> Any:
+                mask = k.ops.convert_to_tensor(array(shape[:-1], 5) > -0.5)
+                return self.inner(x, training=training, mask=mask)
+
+        return training(k, Masked(), array(shape, 1))
+
+    return run
+
+
 def _batch_in_a_model(k: Any) -> Arrays:
     """Moving statistics follow the steps of a model."""
     k_layers = k.layers
@@ -90,6 +108,18 @@ PROGRAMS: dict[str, Program] = {
     "batch_channels_first": _layer("BatchNormalization", MODEL, axis=1),
     "batch_axis_2": _layer("BatchNormalization", MODEL, axis=2),
     "batch_plain": _layer("BatchNormalization", (6, 3), center=False, scale=False),
+    "batch_masked": _batch_masked((4, 5, 3), momentum=0.6),
+    "batch_masked_plain": _batch_masked((6, 3), center=False, scale=False),
+    "batch_renorm": _layer("BatchNormalization", (6, 3), renorm=True, momentum=0.7),
+    "batch_renorm_clipped": _layer(
+        "BatchNormalization",
+        (2, 5, 3),
+        renorm=True,
+        renorm_momentum=0.5,
+        renorm_clipping={"rmin": 0.5, "rmax": 1.5, "dmax": 0.3},
+        scale=False,
+    ),
+    "batch_renorm_masked": _batch_masked((4, 5, 3), renorm=True, center=False),
     "batch_frozen": _frozen_batch,
     "batch_in_a_model": _batch_in_a_model,
     "batch_rests_by_default": _rests_by_default,

@@ -100,6 +100,12 @@ def _time_distributed(k: Any) -> Arrays:
     return training(k, k.layers.TimeDistributed(k.layers.Dense(2)), array(X, 1))
 
 
+def _time_distributed_batch(k: Any) -> Arrays:
+    """Each step has statistics of its own."""
+    inner = k.Sequential([k.Input((3,)), k.layers.Dense(2), k.layers.BatchNormalization()])
+    return training(k, k.layers.TimeDistributed(inner), array(X, 1))
+
+
 PROGRAMS: dict[str, Program] = {
     "simple_rnn": _layer("SimpleRNN"),
     "simple_rnn_relu": _layer("SimpleRNN", activation="relu", return_sequences=True),
@@ -124,4 +130,5 @@ PROGRAMS: dict[str, Program] = {
     "gru_cell": _cells("GRUCell", return_sequences=True),
     "stacked_cells": _cells("LSTMCell", "SimpleRNNCell", return_sequences=True),
     "time_distributed": _time_distributed,
+    "time_distributed_batch": _time_distributed_batch,
 }
