@@ -138,7 +138,11 @@ class MultiHeadAttention(MultiHead):
         if found:
             attention_mask = axes.fold_mask(functools.reduce(ops.logical_and, found), given, key)
         made = super().call(
-            *map(axes.fold, (given, value, key)), attention_mask=attention_mask, **options
+            axes.fold(given),
+            axes.fold(value),
+            axes.fold(key),
+            attention_mask=attention_mask,
+            **options,
         )
         if not return_attention_scores:
             return axes.unfold(made, given)

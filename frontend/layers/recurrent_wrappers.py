@@ -171,11 +171,11 @@ class TimeDistributed(Layer):
             )
         options: dict[str, Any] = {"training": training} if self.layer.takes_training else {}
         takes_mask = mask is not None and "mask" in self.layer._call_parameters
-        length = B.shape(x)[1]
-        if length is not None and _looks_across_the_batch(self.layer):
+        length = B.dim(x, 1)
+        if isinstance(length, int) and _looks_across_the_batch(self.layer):
             steps = [
                 self.layer(x[:, i], **options, **({"mask": mask[:, i]} if takes_mask else {}))
-                for i in range(ops.shape(x)[1])
+                for i in range(length)
             ]
             return ops.stack(steps, axis=1)
         sizes = ops.shape(x)
