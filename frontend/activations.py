@@ -36,6 +36,8 @@ from onnxtape.ops.nn import (
     tanh_shrink,
     threshold,
 )
+from onnxtape.saving.objects import deserialize as deserialize_object
+from onnxtape.saving.objects import get_custom_objects
 from onnxtape.tensor import Tensor
 
 __all__ = [
@@ -122,14 +124,18 @@ _BY_NAME |= {"hard_swish": hard_swish, "swish": swish}
 
 
 def get(identifier: Any) -> Activation:
-    """An activation from its name, None (the identity), or itself.
+    """An activation from its name or configuration, None (the identity), or itself.
 
     Raises:
         ValueError: no such name.
     """
     if identifier is None:
         return linear
+    if isinstance(identifier, Mapping):
+        return deserialize_object(identifier)  # type: ignore[no-any-return]
     if isinstance(identifier, str):
+        if (own := get_custom_objects().get(identifier)) is not None:
+            return own  # type: ignore[no-any-return]
         if identifier not in _BY_NAME:
             raise ValueError(
                 f"no activation is called {identifier!r}; there are {', '.join(sorted(_BY_NAME))}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import linecache
+import math
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 from onnxtape.compiler import errors as compiler_errors
 from onnxtape.compiler.errors import Phase, Provenance
 from onnxtape.runtime import errors as runtime_errors
+from onnxtape.runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -54,8 +56,38 @@ class _State(threading.local):
         self.out_of_range = ""
         # Set while gradient rules run: their nodes stem from the forward node's place.
         self.origin: Provenance | None = None
+        # Set while a saved model is made again: how many bytes of weights it may have.
+        self.weight_budget: WeightBudget | None = None
         # Set while a step is traced: the `trainable` flags that it depends on.
         self.flags: ReadFlags | None = None
+
+
+class WeightBudget:
+    """What the weights of a model may take together that is made of a file's configuration.
+
+    They begin as zeros, since the file holds their values.
+
+    Args:
+        size: in bytes.
+        source: the file.
+    """
+
+    def __init__(self, size: int, source: str) -> None:
+        self._left = size
+        self._source = source
+
+    def take(self, name: str, shape: Sequence[int], itemsize: int) -> None:
+        """Count a weight.
+
+        Raises:
+            CheckpointError: there is no place left for it.
+        """
+        self._left -= math.prod(shape) * itemsize
+        if self._left < 0:
+            raise CheckpointError(
+                f"{self._source} is damaged: by its configuration, weight '{name}' has shape "
+                f"{tuple(shape)}, and all of them more numbers than there are in the file."
+            )
 
 
 class Numerics:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxtape.constructing import Constructed
 from onnxtape.naming import to_snake_case
+from onnxtape.saving.objects import FUNCTION, deserialize, get_custom_objects, revive
 
 
 def by_name(
@@ -43,9 +44,15 @@ def find(
     if identifier is None or isinstance(identifier, base):
         return identifier
     config: dict[str, Any] = {}
+    own = get_custom_objects()
     if isinstance(identifier, Mapping) and "class_name" in identifier:
+        if identifier["class_name"] == FUNCTION:
+            return deserialize(identifier)
         config = dict(identifier.get("config") or {})
         identifier = identifier["class_name"]
+    if isinstance(identifier, str) and identifier in own:
+        made: Any = own[identifier]
+        return made.from_config(config) if inspect.isclass(made) else made
     if isinstance(identifier, str):
         cls: Any = {_key(name): found for name, found in table.items()}.get(_key(identifier))
         if cls is None:
@@ -80,7 +87,7 @@ class Configurable(Constructed):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Any:
         """An object made of the arguments that `get_config` gave."""
-        return cls(**config)
+        return cls(**{name: revive(value) for name, value in config.items()})
 
 
 def argument_names(cls: type) -> list[str]:

@@ -18,11 +18,6 @@ _STRINGS = (
 _FOLDERS = "make an ot.data.Dataset of what you have read, or give fit any iterable of batches"
 _PICTURES = "use Pillow: numpy.asarray(PIL.Image.open(path)), and PIL.Image.fromarray"
 _OTHERS = "export that model to ONNX and use ot.load_onnx, or ot.from_torch or ot.from_keras"
-SAVING = (
-    "model.save_weights(path) and load_weights(path) keep the weights, model.to_json() and "
-    "ot.models.model_from_json the layers, ot.save_checkpoint the optimizer, too; model.save_onnx "
-    "writes a model that any ONNX Runtime runs; and models can be pickled"
-)
 _PLAIN = "a configuration is what get_config() gives, a plain dict"
 
 #: By module, then by name.
@@ -74,8 +69,6 @@ ADVICE: Mapping[str, Mapping[str, str]] = {
         "InputLayer": "it is ot.Input(shape)",
         "InputSpec": "build(input_shape) sees the shape, and call may check it",
     },
-    "onnxtape.models": dict.fromkeys(("load_model", "save_model"), SAVING),
-    "onnxtape.saving": dict.fromkeys(("load_model", "save_model"), SAVING),
     "onnxtape.losses": {"serialize": _PLAIN},
     "onnxtape.metrics": {"serialize": _PLAIN},
     "onnxtape.initializers": {"serialize": _PLAIN},

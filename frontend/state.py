@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,7 +40,18 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
         TypeError: something else in `tree`.
         OSError: the file cannot be written, e.g. because its folder does not exist.
     """
-    save_ordered(path, {name: v.numpy() for name, v in _variables(tree).items()})
+    write_variables(path, tree, [_generator()])
+
+
+def _generator() -> tuple[str, Variable]:
+    return _GENERATOR, random.global_generator().state
+
+
+def write_variables(
+    path: str | os.PathLike[str], tree: Any, others: Sequence[tuple[str, Variable]] = ()
+) -> None:
+    """Write the variables in `tree`, and others under names of their own."""
+    save_ordered(path, {name: v.numpy() for name, v in _variables(tree, others).items()})
 
 
 def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
@@ -53,8 +64,25 @@ def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     Raises:
         CheckpointError: the file is damaged, or belongs to other variables; nothing is assigned.
     """
-    variables = _variables(tree)
+    read_variables(path, tree, [_generator()], os.fspath(path))
+
+
+def read_variables(
+    path: str | os.PathLike[str],
+    tree: Any,
+    others: Sequence[tuple[str, Variable]],
+    source: str,
+    part: str = "",
+) -> None:
+    """Assign what `write_variables` wrote; see `restore_checkpoint`.
+
+    Args:
+        source: what the file is, for messages.
+        part: what the names of the entries begin with that are read; the others are left alone.
+    """
+    variables = _variables(tree, others)
     found, is_ordered = load_ordered(path)
+    found = {name: array for name, array in found.items() if name.startswith(part)}
     renamed = None if found.keys() == variables.keys() else _renamed(found, variables, tree)
     if renamed is not None and is_ordered:
         found = {name: found[renamed[name]] for name in variables}
@@ -62,7 +90,7 @@ def restore_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
         check_state(
             {name: (v.dtype.name, v.shape) for name, v in variables.items()},
             {name: (array.dtype.name, array.shape) for name, array in found.items()},
-            source=os.fspath(path),
+            source=source,
         )
     except CheckpointError as error:
         unbuilt = [f"'{part.name}'" for part in _parts(tree) if not getattr(part, "built", True)]
@@ -111,12 +139,12 @@ def _parts(tree: Any) -> list[Any]:
     return [tree]
 
 
-def _variables(tree: Any) -> dict[str, _Saved]:
+def _variables(tree: Any, others: Sequence[tuple[str, Variable]]) -> dict[str, _Saved]:
     found: dict[int, tuple[str, _Saved]] = {}
     for prefix, variable in _walk(tree, ""):
         found.setdefault(id(variable), (f"{prefix}{variable.path}", variable))
-    generator = random.global_generator().state
-    found.setdefault(id(generator), (_GENERATOR, generator))
+    for name, variable in others:
+        found.setdefault(id(variable), (name, variable))
     named: dict[str, _Saved] = {}
     for name, variable in found.values():
         unique, count = name, 0

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from onnxtape import missing
 from onnxtape.data import Dataset
 from onnxtape.drawing import plot_model
-from onnxtape.layers.configuration import (
+from onnxtape.naming import reset_names
+from onnxtape.random import set_seed as set_random_seed
+from onnxtape.saving.objects import (
     custom_object_scope,
     get_custom_objects,
     register_keras_serializable,
 )
-from onnxtape.naming import reset_names
-from onnxtape.random import set_seed as set_random_seed
 from onnxtape.tensor import Tensor
 from onnxtape.training.arrays import packed as pack_x_y_sample_weight
 from onnxtape.training.arrays import unpack_x_y_sample_weight

@@ -8,24 +8,28 @@ from typing import Any, Literal
 
 from onnxtape.callbacks.callback import Logs
 from onnxtape.callbacks.monitor import Mode, MonitorCallback
+from onnxtape.saving.models import SUFFIX, check_model_suffix
 from onnxtape.state import save_checkpoint
+from onnxtape.training.weights import SUFFIX as CHECKPOINT_SUFFIX
 from onnxtape.training.weights import check_suffix
 
 
 class ModelCheckpoint(MonitorCallback):
     """Save the model at the ends of epochs, or every so many batches.
 
-    The file holds the weights (`model.load_weights` reads it), or else the model and the optimizer:
-    `ot.restore_checkpoint(path, {"model": model, "optimizer": model.optimizer})`.
+    The file holds the whole model (`ot.models.load_model` reads it), or the weights alone
+    (`model.load_weights`).
 
     Args:
-        filepath: the file, which ends in ".safetensors"; may hold the epoch, the batch and numbers
-            of the logs, as in "{epoch:02d}-{val_loss:.2f}.safetensors". Epochs and batches count
-            from 1 here.
+        filepath: the file, which ends in ".onnxtape", or in ".safetensors" for weights; may hold
+            the epoch, the batch and numbers of the logs, as in
+            "{epoch:02d}-{val_loss:.2f}.onnxtape". Epochs and batches count from 1 here. A whole
+            model under a name in ".safetensors" is a checkpoint of model and optimizer:
+            `ot.restore_checkpoint(path, {"model": model, "optimizer": model.optimizer})`.
         monitor, mode: see `MonitorCallback`.
         verbose: 1 prints what is saved.
         save_best_only: save only when the number got better.
-        save_weights_only: leave the optimizer out.
+        save_weights_only: whether the file holds the weights alone.
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: what has to be beaten first.
 
@@ -45,7 +49,7 @@ class ModelCheckpoint(MonitorCallback):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, initial_value_threshold)
-        check_suffix(filepath)
+        _check_name(os.fspath(filepath), save_weights_only)
         check_frequency(save_freq)
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
@@ -74,7 +78,9 @@ class ModelCheckpoint(MonitorCallback):
         if not self._is_wanted(epoch, logs, path):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
+        if path.endswith(SUFFIX):
+            self.model.save(path)
+        elif self.save_weights_only:
             self.model.save_weights(path)
         else:
             optimizer = self.model.optimizer
@@ -114,6 +120,13 @@ class ModelCheckpoint(MonitorCallback):
     def _say(self, text: str) -> None:
         if self.verbose > 0:
             print(text)
+
+
+def _check_name(filepath: str, save_weights_only: bool) -> None:
+    if save_weights_only:
+        check_suffix(filepath)
+    elif not filepath.endswith(CHECKPOINT_SUFFIX):
+        check_model_suffix(filepath)
 
 
 def check_frequency(save_freq: Any) -> None:

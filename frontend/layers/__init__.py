@@ -16,7 +16,6 @@ from onnxtape.layers.adaptive_pooling import (
 from onnxtape.layers.attention import AdditiveAttention, Attention
 from onnxtape.layers.batch_normalization import BatchNormalization
 from onnxtape.layers.categories import CategoryEncoding, Discretization
-from onnxtape.layers.configuration import deserialize, serialize
 from onnxtape.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -141,6 +140,7 @@ from onnxtape.layers.resampling import (
     ZeroPadding3D,
 )
 from onnxtape.layers.wrapper import SpectralNormalization, Wrapper
+from onnxtape.saving.objects import deserialize, serialize
 
 __all__ = [
     "Activation",

@@ -124,6 +124,10 @@ class Layer(Holder, Remade, GraphNode):
         chosen = np.dtype(dtype or self.dtype)
         if initializer is None:
             initializer = "glorot_uniform" if is_floating(chosen) and shape else "zeros"
+        budget = context.state.weight_budget
+        if budget is not None:
+            budget.take(name or "weight", shape, chosen.itemsize)
+            initializer = "zeros"
         make = initializers.get(initializer)
         variable = Variable(
             lambda: make(shape, dtype=chosen), trainable, name or "weight", dtype=chosen

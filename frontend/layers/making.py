@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from onnxtape.constructing import Constructed
-from onnxtape.layers.configuration import looked_up, revive, serialize
+from onnxtape.saving.objects import looked_up, revive, serialize
 
 
 class Remade(Constructed):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxtape import nest
-from onnxtape.layers.configuration import deserialize, is_configuration, serialize
+from onnxtape.saving.objects import deserialize, is_configuration, serialize
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 

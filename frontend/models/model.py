@@ -10,9 +10,10 @@ from typing import Any, Self, cast
 
 from onnxtape import missing
 from onnxtape.constructing import mistaken
-from onnxtape.layers.configuration import custom_object_scope, serialize
 from onnxtape.layers.layer import Layer
 from onnxtape.models.summary import print_summary
+from onnxtape.saving.models import save_model
+from onnxtape.saving.objects import custom_object_scope, serialize
 from onnxtape.training import Trainer
 
 #: What a subclass of `Model` may hand on to it.
@@ -36,7 +37,6 @@ class Model(Trainer, Layer):
     _notes_every_call = True
 
     # Of Keras's, for those who look for them.
-    save = missing.Missing(missing.SAVING)
     fit_generator = missing.Missing("fit takes generators")
     evaluate_generator = missing.Missing("evaluate takes generators")
     predict_generator = missing.Missing("predict takes generators")
@@ -159,6 +159,12 @@ class Model(Trainer, Layer):
             show_trainable=show_trainable,
             layer_range=layer_range,
         )
+
+    def save(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None
+    ) -> None:
+        """Write the whole model to a file: see `ot.saving.save_model`."""
+        save_model(self, filepath, overwrite, zipped)
 
     def save_onnx(self, path: str | os.PathLike[str], input_signature: Any = None) -> Path:
         """Write the model as it predicts (`training=False`) as one plain ONNX file.

@@ -8,11 +8,11 @@ from typing import Any
 
 from onnxtape import context, masks, nest
 from onnxtape.functional import Input, InputPlace
-from onnxtape.layers.configuration import custom_object_scope, deserialize, serialize
 from onnxtape.layers.layer import Layer
 from onnxtape.models.configuration import input_of
 from onnxtape.models.functional import InputLayer, spec_of_input
 from onnxtape.models.model import Model
+from onnxtape.saving.objects import custom_object_scope, deserialize, serialize
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 

@@ -25,6 +25,7 @@ class Compilation:
     """The optimizer, losses, metrics and compiled steps of a model; see `Trainer.compile`.
 
     Attributes:
+        given: the arguments of `compile` that `Trainer.get_compile_config` tells of.
         loss_tracker: the mean of the total loss, "loss" in logs.
         losses: None where no loss was given.
     """
@@ -43,6 +44,15 @@ class Compilation:
         self.optimizer = optimizers.get(optimizer)
         if auto_scale_loss and self.optimizer is not None:
             self.optimizer = _scaled(self.optimizer, model)
+        self.given = {
+            "optimizer": self.optimizer,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
+            "auto_scale_loss": auto_scale_loss,
+        }
         self.losses = None if loss is None else CompiledLosses(loss, loss_weights)
         self.metrics = CompiledMetrics(model, metrics, weighted_metrics)
         self.loss_tracker = metrics_module.Mean(name="loss")

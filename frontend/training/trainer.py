@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxtape import nest
 from onnxtape.constructing import checks_names
+from onnxtape.saving.objects import deserialize, is_configuration, serialize
 from onnxtape.training.arrays import class_weights
 from onnxtape.training.batch_function import BatchFunction
 from onnxtape.training.compilation import Compilation
@@ -20,7 +21,7 @@ from onnxtape.training.weights import load_weights, save_weights
 if TYPE_CHECKING:
     from onnxtape.callbacks import Callback, CallbackList, History
 
-    Callbacks = Sequence[Callback] | Callback | CallbackList | None
+    Callbacks: TypeAlias = Sequence[Callback] | Callback | CallbackList | None
 
 
 class Trainer(Steps):
@@ -103,6 +104,19 @@ class Trainer(Steps):
     def compiled(self) -> bool:
         """Whether `compile` has been called."""
         return self._compilation is not None
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """The arguments that `compile` was given, as configurations; empty before it."""
+        return {} if self._compilation is None else serialize(self._compilation.given)
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """`compile` with the arguments that `get_compile_config` gave.
+
+        Raises:
+            ValueError: a class or function is not known.
+        """
+        if config:
+            self.compile(**{name: _revived(value) for name, value in config.items()})
 
     @property
     def train_function(self) -> BatchFunction:
@@ -309,7 +323,7 @@ class Trainer(Steps):
         save_weights(self, filepath, overwrite)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
-        """Assign the weights that `save_weights` wrote; by name, else in their order.
+        """Assign the weights that `save_weights` wrote, or `save`; by name, else in their order.
 
         Args:
             skip_mismatch: leave weights as they are that the file has not, or in another shape.
@@ -319,3 +333,12 @@ class Trainer(Steps):
             ValueError: the model has no weights yet.
         """
         load_weights(self, filepath, skip_mismatch)
+
+
+def _revived(x: Any) -> Any:
+    """An argument of `compile`: objects for configurations, alone or nested."""
+    if is_configuration(x):
+        return deserialize(x)
+    if isinstance(x, Mapping):
+        return {key: _revived(value) for key, value in x.items()}
+    return type(x)(map(_revived, x)) if isinstance(x, (list, tuple)) else x

@@ -9,6 +9,8 @@ from typing import Any
 from onnxtape.ordered_state import load_ordered, save_ordered
 from onnxtape.runtime.checkpoint import check_state
 from onnxtape.runtime.errors import CheckpointError
+from onnxtape.saving.models import SUFFIX as MODEL_SUFFIX
+from onnxtape.saving.models import load_weights_of
 from onnxtape.variable import Variable
 
 SUFFIX = ".safetensors"
@@ -28,7 +30,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def _stem(path: str) -> str:
-    for suffix in (".weights.h5", ".keras", ".h5", ".ckpt", ".pt", ".npz"):
+    for suffix in (".weights.h5", ".keras", ".h5", ".ckpt", ".pt", ".npz", ".onnxtape"):
         path = path.removesuffix(suffix)
     return path
 
@@ -60,6 +62,11 @@ def save_weights(model: Any, path: str | os.PathLike[str], overwrite: bool) -> N
 
 def load_weights(model: Any, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
     """See `Trainer.load_weights`."""
+    if os.fspath(path).endswith(MODEL_SUFFIX):
+        if skip_mismatch:
+            raise ValueError("skip_mismatch is for files of weights alone: see save_weights")
+        load_weights_of(model, path)
+        return
     named = _named(model)
     found, is_ordered = load_ordered(path)
     if is_ordered and found.keys() != named.keys() and len(found) == len(named):

@@ -232,7 +232,7 @@ def test_freezing_a_layer_after_training_is_seen() -> None:
 
 def test_mistakes_of_callbacks(tmp_path: Path) -> None:
     of = ot.callbacks
-    with pytest.raises(ValueError, match=r"'m\.safetensors', not 'm\.keras'"):
+    with pytest.raises(ValueError, match=r"file 'm\.onnxtape', not 'm\.keras'"):
         of.ModelCheckpoint("m.keras")
     with pytest.raises(ValueError, match="save_freq is 'epoch' or a number of batches, not 0"):
         of.ModelCheckpoint("m.safetensors", save_freq=0)

@@ -26,8 +26,6 @@ from onnxtape import missing
         ("layers.TextVectorization", "no tensors of strings"),
         ("layers.Conv2d", "did you mean 'Conv2D' or"),
         ("layers.InputLayer", "it is ot.Input"),
-        ("models.load_model", "ot.save_checkpoint"),
-        ("saving.save_model", "model.save_onnx"),
         ("utils.get_file", "nothing is downloaded"),
         ("utils.image_dataset_from_directory", "ot.data.Dataset"),
         ("ops.one_hott", "did you mean 'one_hot'?"),
@@ -111,7 +109,6 @@ def test_standard_names_of_dtypes_are_those_of_keras(given: object, name: str) -
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("save", "model.save_weights"),
         ("fit_generator", "fit takes generators"),
         ("run_eagerly", "compile has it"),
     ],

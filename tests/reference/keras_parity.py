@@ -32,7 +32,7 @@ ELSEWHERE = {
     "utils.set_random_seed": "ot.set_seed",
 }
 
-_SAVING = "models are saved as checkpoints (`ot.save_checkpoint`), artifacts and ONNX files"
+_SAVING = "`model.save`, `ot.save_checkpoint` and BackupAndRestore keep all variables"
 _CONFIGS = "configurations are plain: `get_config()` of the object"
 _STATES = "the state of compiled steps is kept by `ot.function`"
 _DATA = "datasets are `ot.data`'s, or whatever iterates"
@@ -52,7 +52,6 @@ LEFT_OUT = {
         *("layers.TextVectorization", "layers.IntegerLookup", "utils.FeatureSpace"),
     ],
     _SAVING: [
-        *("models.load_model", "models.save_model", "Model.save"),
         *("Model.load_own_variables", "Model.save_own_variables"),
         *("layers.Layer.load_own_variables", "layers.Layer.save_own_variables"),
         *("optimizers.Optimizer.load_own_variables", "optimizers.Optimizer.save_own_variables"),
@@ -64,8 +63,7 @@ LEFT_OUT = {
         *("optimizers.schedules.deserialize", "utils.get_registered_name"),
         "utils.get_registered_object",
         *("utils.serialize_keras_object", "utils.deserialize_keras_object", "utils.Config"),
-        *("Model.build_from_config", "Model.compile_from_config", "Model.get_build_config"),
-        *("Model.get_compile_config", "layers.Layer.build_from_config"),
+        *("Model.build_from_config", "Model.get_build_config", "layers.Layer.build_from_config"),
         "layers.Layer.get_build_config",
     ],
     _STATES: [

@@ -1,8 +1,16 @@
-"""Objects as configurations, `{"module": ..., "class_name": ..., "config": {...}}`, and back."""
+"""Objects as configurations, `{"module": ..., "class_name": ..., "config": {...}}`, and back.
+
+A function of the user's own is one with the class name "function" and its name as config. What a
+configuration names is looked for among what the user has registered or handed over, in onnxtape,
+and, for layers, losses and their like, in modules that are imported already. Nothing else is ever
+imported or called, so a configuration may come from anybody.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,6 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+
+#: What stands for a class's name where a configuration is a function's.
+FUNCTION = "function"
 
 #: The user's classes and functions by the names that configurations know them by.
 _custom: dict[str, Any] = {}
@@ -70,7 +81,8 @@ def looked_up(name: str, value: Any, kept: Any) -> Any:
 def serialize(layer: Any) -> Any:
     """What has a configuration as a dict that `deserialize` makes an equal one of.
 
-    Onnxtape's activations become their names; anything else stays as it is.
+    Onnxtape's activations become their names, and so do functions that have one; anything else
+    stays as it is.
     """
     from onnxtape import activations
 
@@ -85,6 +97,14 @@ def serialize(layer: Any) -> Any:
         return {"module": cls.__module__, "class_name": cls.__name__, "config": layer.get_config()}
     if callable(layer) and activations.is_named(layer):
         return activations.serialize(layer)
+    if inspect.isfunction(layer) and layer.__name__ != "<lambda>":
+        own = {id(thing): name for name, thing in _custom.items() if ">" in name}
+        return {
+            "module": layer.__module__,
+            "class_name": FUNCTION,
+            "config": layer.__name__,
+            "registered_name": own.get(id(layer), layer.__name__),
+        }
     return layer
 
 
@@ -103,7 +123,13 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
 
 def is_configuration(x: Any) -> bool:
     """Whether this is a dict that `serialize` made, or Keras."""
-    return isinstance(x, Mapping) and "class_name" in x and isinstance(x.get("config"), Mapping)
+    if not isinstance(x, Mapping) or "class_name" not in x:
+        return False
+    return isinstance(x.get("config"), Mapping) or _is_function(x)
+
+
+def _is_function(config: Mapping[str, Any]) -> bool:
+    return config["class_name"] == FUNCTION and isinstance(config.get("config"), str)
 
 
 def revive(x: Any) -> Any:
@@ -114,6 +140,8 @@ def revive(x: Any) -> Any:
     if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
         return type(x)(map(revive, x))
     if is_configuration(x):
+        if _is_function(x):
+            return _find(x)
         cls = _lookup(x)
         if cls is None and not _is_of_package(x.get("module")):
             cls = _find(x)
@@ -123,10 +151,14 @@ def revive(x: Any) -> Any:
 
 
 def _revived(config: Any, cls: Any) -> Any:
-    return config if cls is None else cls.from_config(config["config"])
+    if cls is None or _is_function(config):
+        return config if cls is None else cls
+    return cls.from_config(config["config"])
 
 
 def _find(config: Mapping[str, Any]) -> Any:
+    if _is_function(config):
+        return _function(config)
     cls = _lookup(config)
     if cls is None:
         raise ValueError(
@@ -138,24 +170,60 @@ def _find(config: Mapping[str, Any]) -> Any:
 
 
 def _lookup(config: Mapping[str, Any]) -> Any:
-    """The class of a configuration: a custom one, one of onnxtape's, or one of its module."""
+    """The class of a configuration; None where there is none."""
     import onnxtape as ot
 
     name = config["class_name"]
-    for key in (config.get("registered_name"), name):
-        if key in _custom:
-            return _custom[key]
+    if (own := _own(config, name)) is not None:
+        return own
     module = config.get("module") or "onnxtape"
-    if _is_of_package(module):
-        for place in (ot.layers, ot, ot.models.functional):
-            if isinstance(found := getattr(place, name, None), type):
-                return found
-        module = module.replace("keras", "onnxtape", 1)
+    if not _is_of_package(module):
+        imported = vars(sys.modules[module]) if module in sys.modules else {}
+        return _if_made_of_arguments(imported.get(name))
+    found = _if_made_of_arguments(getattr(_of_package(module), name, None))
+    places = (ot.layers, ot, ot.models.functional)
+    candidates = (getattr(place, name, None) for place in places)
+    return found or next((cls for cls in candidates if isinstance(cls, type)), None)
+
+
+def _function(config: Mapping[str, Any]) -> Any:
+    from onnxtape import activations, ops
+
+    name = config["config"]
+    found = _own(config, name)
+    if found is None and _is_of_package(config.get("module")):
+        places = (place for place in (ops, activations) if name in place.__all__)
+        found = next((getattr(place, name) for place in places), None)
+    if found is None:
+        raise ValueError(
+            f"no function is called {name!r}: give custom_objects={{{name!r}: the function}}, or "
+            "put @ot.saving.register_keras_serializable() above it"
+        )
+    return found
+
+
+def _own(config: Mapping[str, Any], name: str) -> Any:
+    """What the user has registered, or handed over, for a configuration."""
+    keys = (config.get("registered_name"), name)
+    return next((_custom[key] for key in keys if key in _custom), None)
+
+
+def _of_package(module: str) -> Any:
+    """One of onnxtape's modules, by its name here or in Keras."""
+    path = ["onnxtape", *module.split(".")[1:]]
+    if any(part.startswith("_") for part in path):
+        return None
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        return importlib.import_module(".".join(path))
     except ImportError:
         return None
-    return found if isinstance(found, type) and hasattr(found, "from_config") else None
+
+
+def _if_made_of_arguments(found: Any) -> Any:
+    """A class that is made of its arguments, as all of onnxtape's with a configuration are."""
+    from onnxtape.constructing import Constructed
+
+    return found if isinstance(found, type) and issubclass(found, Constructed) else None
 
 
 def _is_of_package(module: str | None) -> bool:
