@@ -52,7 +52,8 @@ def find(
         identifier = identifier["class_name"]
     if isinstance(identifier, str) and identifier in own:
         made: Any = own[identifier]
-        return made.from_config(config) if inspect.isclass(made) else made
+        is_class = inspect.isclass(made)
+        return made.from_config(config) if is_class else made
     if isinstance(identifier, str):
         cls: Any = {_key(name): found for name, found in table.items()}.get(_key(identifier))
         if cls is None:
