@@ -1,332 +1,22 @@
-"""The backward passes of Loop and Scan.
+"""The backward pass of Loop, which is a Loop.
 
-Both run through the forward iterations from the last to the first. They carry the gradients of the
-states, and sums of the gradients of what the body captures. Each iteration runs the forward body
-again, on what its states were then: the forward node is given further scan outputs that bring them.
-
-The backward pass of a Loop is a Loop, since ONNX Runtime's Scan takes no empty input, as there is
-after no iterations. It picks what it needs by index, so that second derivatives through Loops take
-time that grows with the square of the number of iterations; through Scans they do not.
+It is no Scan, since ONNX Runtime's Scan takes no empty input, as there is after no iterations. It
+picks what it needs by index, so that second derivatives through Loops take time that grows with the
+square of the number of iterations; through Scans they do not. So does a first derivative where a
+state changes its shape, and is computed again for each iteration.
 """
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxtape.compiler.autodiff import backward
-from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.dims import Shape, format_shape, may_be_equal, same_shape
-from onnxtape.compiler.dtypes import from_onnx
 from onnxtape.compiler.inference import shape_of
-from onnxtape.compiler.record import Record
-from onnxtape.compiler.registry import Refusal
-from onnxtape.compiler.subgraphs import (
-    Scope,
-    add_outputs,
-    copy_into,
-    floats,
-    influenced,
-    records_of,
-    remove_unused,
-)
-
-
-class Backward(abc.ABC):
-    """The backward pass of one Loop or Scan.
-
-    The body's inputs are `lead` others, the states, and slices of the scan inputs; its outputs are
-    `lead_out` others, the states, and slices of the scan outputs. The node's inputs are as many as
-    the body's, and then what is captured.
-    """
-
-    lead = 0
-    lead_out = 0
-    #: Whether the operator itself demands that states keep their shapes.
-    keeps_shapes = False
-
-    def __init__(
-        self, b: Builder[Any], n: Record[Any], wanted: Sequence[bool], grads: Sequence[Any]
-    ) -> None:
-        self.b, self.n, self.wanted = b, n, wanted
-        self.body: ir.Graph = n.attribute("body")
-        self.node: ir.Node = b.symbol(n.outputs[0]).producer()
-        inputs = list(self.body.inputs)
-        self.count = len(inputs) - self.lead - n.attribute("num_scan_inputs", 0)
-        first_slice = self.lead + self.count
-        self.states, self.slices = inputs[self.lead : first_slice], inputs[first_slice:]
-        self.next_states = list(self.body.outputs)[self.lead_out : self.lead_out + self.count]
-        self.stacked = list(self.body.outputs)[self.lead_out + self.count :]
-        self.state_grads, self.stacked_grads = list(grads[: self.count]), list(grads[self.count :])
-        self.inner = b.nested(f"{self.body.name or 'body'}_backward")
-        self.scope = Scope(b)
-        # Captured values that get a gradient, by their place among the inputs.
-        self.captured = {
-            i: self.scope.symbol(x)
-            for i, x in enumerate(n.inputs[len(inputs) :], start=len(inputs))
-            if wanted[i]
-        }
-        for x in n.inputs[len(inputs) :]:
-            self.scope.symbol(x)
-
-    # What Loop and Scan do differently ------------------------------------------------------------
-
-    @abc.abstractmethod
-    def other_inputs(self) -> dict[ir.Value, ir.Value]:
-        """What stands for the body's leading inputs when it runs again."""
-
-    @abc.abstractmethod
-    def emit(self, carried: Sequence[Any], stacked: int) -> list[Any]:
-        """The backward node.
-
-        Args:
-            carried: the initial values of its states.
-            stacked: how many scan outputs it has.
-        """
-
-    # What they have in common ---------------------------------------------------------------------
-
-    def gradients(self) -> list[Any]:
-        """One gradient per input of the record; see `gradients.control_flow`."""
-        b, n, inner = self.b, self.n, self.inner
-        carried = self._carried_states()
-        self._check_tensors(carried)
-        slices = [j for j in range(len(self.slices)) if self.wanted[self.lead + self.count + j]]
-
-        # What an iteration is given. Nothing makes these values yet.
-        self.at_states = [self._state_like(k) for k in range(self.count)]
-        self.at_slices = [self._like(x, self._slice_shape(j)) for j, x in enumerate(self.slices)]
-        cotangents = [self._like(self.at_states[k], shape_of(self.at_states[k])) for k in carried]
-        self.at_stacked = {
-            j: self._like(self.stacked[j], self._cotangent_shape(j, g))
-            for j, g in enumerate(self.stacked_grads)
-            if g is not None
-        }
-        given = self.other_inputs()
-        given.update(zip(self.states, self.at_states, strict=True))
-        given.update(zip(self.slices, self.at_slices, strict=True))
-
-        outputs = copy_into(inner, self.body, given)[self.lead_out :]
-        self._check_shapes(outputs)
-        sources = [
-            *(self.at_states[k] for k in carried),
-            *(self.at_slices[j] for j in slices),
-            *self.captured.values(),
-        ]
-        found = backward(
-            inner,
-            records_of(inner.subgraph),
-            [outputs[k] for k in carried] + [outputs[self.count + j] for j in self.at_stacked],
-            sources,
-            [*cotangents, *self.at_stacked.values()],
-        )
-        by_state = found[: len(carried)]
-        by_slice = found[len(carried) : len(carried) + len(slices)]
-        by_captured = dict(zip(self.captured, found[len(carried) + len(slices) :], strict=True))
-
-        summed = [i for i, g in by_captured.items() if g is not None]
-        kept = [j for j, g in zip(slices, by_slice, strict=True) if g is not None]
-        totals = [self._like(x, shape_of(x)) for x in (self.captured[i] for i in summed)]
-        results = [
-            *(
-                inner.full_like(cotangent, 0.0) if g is None else g
-                for cotangent, g in zip(cotangents, by_state, strict=True)
-            ),
-            *(
-                inner.op("Add", total, by_captured[i])
-                for total, i in zip(totals, summed, strict=True)
-            ),
-            *(g for g in by_slice if g is not None),
-        ]
-        add_outputs(inner, results)
-        remove_unused(inner.subgraph)
-        self._check_tensors(self.used(self.at_states))
-        self.carried_inputs = [*cotangents, *totals]
-        self.kept_slices = kept
-
-        initial = [
-            b.full_like(n.outputs[k], 0.0) if self.state_grads[k] is None else self.state_grads[k]
-            for k in carried
-        ]
-        initial += [b.full_like(n.inputs[i], 0.0) for i in summed]
-        if not results:
-            return [None] * len(n.inputs)
-        made = self.emit(initial, len(kept))
-        gradients: list[Any] = [None] * len(n.inputs)
-        places = [self.lead + k for k in carried] + summed
-        places += [self.lead + self.count + j for j in kept]
-        for i, gradient in zip(places, made, strict=True):
-            gradients[i] = gradient
-        return gradients
-
-    def _carried_states(self) -> list[int]:
-        """The states through which a gradient flows, from a target and towards what wants one."""
-        records = records_of(self.body)
-        roots = [x for j, x in enumerate(self.slices) if self.wanted[self.lead + self.count + j]]
-        roots += self.captured.values()
-        active = {k for k in range(self.count) if self.wanted[self.lead + k]}
-        while True:
-            reached = influenced(records, [*roots, *(self.states[k] for k in active)])
-            grown = active | {
-                k
-                for k in range(self.count)
-                if self.next_states[k] in reached and floats(self.states[k])
-            }
-            if grown == active:
-                break
-            active = grown
-        ends = {self.stacked[j] for j, g in enumerate(self.stacked_grads) if g is not None}
-        needed = {k for k in active if self.state_grads[k] is not None}
-        influence = {k: influenced(records, [self.states[k]]) for k in active}
-        while True:
-            goals = ends | {self.next_states[k] for k in needed}
-            grown = {k for k in active if k in needed or influence[k] & goals}
-            if grown == needed:
-                return sorted(needed)
-            needed = grown
-
-    def _like(self, value: ir.Value, shape: Shape | None) -> ir.Value:
-        """A value of that dtype, of the backward body, that nothing makes yet."""
-        if not isinstance(value.type, ir.TensorType):
-            raise Refusal(f"nothing tells the dtype of its body's '{value.name}'")
-        made: ir.Value = self.inner.declare(
-            value.name or "value", from_onnx(value.type.dtype.value), shape or ()
-        )
-        if shape is None:
-            made.shape = None
-        return made
-
-    def _state_like(self, k: int) -> ir.Value:
-        state = self.states[k]
-        if state.type is None:
-            state.type = self.b.symbol(self.n.inputs[self.lead + k]).type
-        declared = shape_of(state)
-        if not isinstance(state.type, ir.TensorType):
-            return ir.Value(name=self.inner.claim_name(state.name or "state"), type=state.type)
-        initial = self.b.shape(self.n.inputs[self.lead + k])
-        return self._like(state, initial if declared is None else declared)
-
-    def _check_tensors(self, states: Iterable[int]) -> None:
-        """States that carry gradients, or that the backward pass needs, are tensors."""
-        for k in states:
-            if not isinstance(self.states[k].type, ir.TensorType):
-                raise Refusal(
-                    f"its state '{self.states[k].name}' holds no tensor but {self.states[k].type}; "
-                    "use a tensor of a fixed shape, or a scan output"
-                )
-
-    def _check_shapes(self, outputs: Sequence[ir.Value]) -> None:
-        """States keep their shapes, by declaration or, where nothing is declared, provably."""
-        for k, (before, after) in enumerate(zip(self.at_states, outputs, strict=False)):
-            if k == self.count:
-                break
-            given, made = shape_of(before), shape_of(after)
-            declared = self.keeps_shapes or shape_of(self.states[k]) is not None
-            if (declared and may_be_equal(given, made)) or same_shape(given, made):
-                continue
-            raise Refusal(
-                f"its state '{self.states[k].name}' changes its shape, or may do so, from "
-                f"{format_shape(given)} to {format_shape(made)} in an iteration; keep the shape "
-                "the same, and declare it on the body's inputs"
-            )
-
-    def _slice_shape(self, j: int) -> Shape | None:
-        declared = shape_of(self.slices[j])
-        if declared is not None:
-            return declared
-        whole = self.b.shape(self.n.inputs[self.count + j])
-        return _without(whole, self.per_slice("scan_input_axes")[j])
-
-    def _cotangent_shape(self, j: int, grad: Any) -> Shape | None:
-        return _without(self.b.shape(grad), self.per_slice("scan_output_axes")[j])
-
-    def used(self, values: Iterable[ir.Value]) -> list[int]:
-        """Which of them the backward body uses."""
-        return [i for i, x in enumerate(values) if x.uses()]
-
-    def saved(self, value: ir.Value) -> Any:
-        """The scan output of the forward node that brings what an input of its body was."""
-        axes = self.per_slice("scan_output_axes")
-        directions = self.per_slice("scan_output_directions")
-        for j, output in enumerate(self.stacked):
-            maker = output.producer()
-            if maker is None or maker.op_type != "Identity" or maker.inputs[0] is not value:
-                continue
-            if axes[j] == directions[j] == 0:
-                return self.n.outputs[self.count + j]
-        output = self.b.nested("body", self.body).op("Identity", value)
-        self.body.outputs.append(output)
-        for name in ("scan_output_axes", "scan_output_directions"):
-            if name in self.node.attributes:
-                numbers = [*self.node.attributes[name].as_ints(), 0]
-                self.node.attributes[name] = ir.AttrInt64s(name, numbers)
-        shape = shape_of(value)
-        known = None if shape is None else ir.Shape([self.length(), *shape])
-        (made,) = self.b.add_outputs(self.n, [(value.type, known)])
-        return made
-
-    def per_slice(self, attribute: str) -> list[int]:
-        """An attribute with a number for each scan input or output, 0 where it says nothing."""
-        count = len(self.slices) if "input" in attribute else len(self.stacked)
-        # The node's own: since the record was made, outputs may have been added.
-        if attribute not in self.node.attributes:
-            return [0] * count
-        return list(self.node.attributes[attribute].as_ints())
-
-    def length(self) -> int | str | None:
-        """The number of iterations as a dimension."""
-        for output in self.node.outputs[self.count :]:
-            shape = shape_of(output)
-            if shape is not None:
-                return shape[0]
-        return None
-
-
-class ScanBackward(Backward):
-    keeps_shapes = True
-
-    def other_inputs(self) -> dict[ir.Value, ir.Value]:
-        return {}
-
-    def emit(self, carried: Sequence[Any], stacked: int) -> list[Any]:
-        n, count = self.n, self.count
-        states = self.used(self.at_states)
-        # The first tells how many iterations there are, so one is needed.
-        slices = self.used(self.at_slices) or ([] if states else [0])
-        in_axes = self.per_slice("scan_input_axes")
-        in_directions = self.per_slice("scan_input_directions")
-        out_axes = self.per_slice("scan_output_axes")
-        out_directions = self.per_slice("scan_output_directions")
-        axes, directions = [0] * len(states), [1] * len(states)
-        inputs = [self.saved(self.states[k]) for k in states]
-        values = [self.at_states[k] for k in states]
-        for j in slices:
-            values.append(self.at_slices[j])
-            inputs.append(n.inputs[count + j])
-            axes.append(in_axes[j])
-            directions.append(1 - in_directions[j])
-        for j, value in self.at_stacked.items():
-            values.append(value)
-            inputs.append(self.stacked_grads[j])
-            axes.append(out_axes[j])
-            directions.append(1 - out_directions[j])
-        self.inner.subgraph.inputs.extend([*self.carried_inputs, *values])
-        attributes = {
-            "body": self.inner.subgraph,
-            "num_scan_inputs": len(values),
-            "scan_input_axes": axes,
-            "scan_input_directions": directions,
-        }
-        if self.kept_slices:
-            attributes["scan_output_axes"] = [in_axes[j] for j in self.kept_slices]
-            attributes["scan_output_directions"] = [1 - in_directions[j] for j in self.kept_slices]
-        return self.b.emit_with_subgraphs(
-            "Scan", [*carried, *inputs], attributes, len(carried) + stacked, self.scope.values
-        )
+from onnxtape.compiler.iterations import Backward
+from onnxtape.compiler.subgraphs import add_outputs, copy_into, remove_unused
 
 
 class LoopBackward(Backward):
@@ -347,7 +37,9 @@ class LoopBackward(Backward):
         b, inner = self.b, self.inner
         graph = inner.subgraph
         states = self.used(self.at_states)
-        brought = {self.at_states[k]: self.saved(self.states[k]) for k in states}
+        brought = {
+            self.at_states[k]: self.saved(self.states[k]) for k in states if k not in self.changing
+        }
         brought.update(
             (value, self.stacked_grads[j]) for j, value in self.at_stacked.items() if value.uses()
         )
@@ -369,6 +61,10 @@ class LoopBackward(Backward):
             part = inner.op("Gather", self.scope.symbol(whole), place, axis=0)
             inner.refine_shape(part, shape_of(value))
             ir.convenience.replace_all_uses_with(value, part)
+        if self.changing.intersection(states):
+            for k, again in enumerate(self._states_again(place)):
+                if k in self.changing:
+                    ir.convenience.replace_all_uses_with(self.at_states[k], again)
         known = set(before)
         made = [node for node in graph if node not in known]
         if before:
@@ -385,9 +81,18 @@ class LoopBackward(Backward):
             self.scope.values,
         )
 
+    def _states_again(self, place: ir.Value) -> Sequence[ir.Value]:
+        """The states that iteration `place` began with, from a Loop up to there.
 
-def _without(shape: Shape | None, axis: int) -> Shape | None:
-    if shape is None:
-        return None
-    axis %= len(shape)
-    return (*shape[:axis], *shape[axis + 1 :])
+        Those of changing shapes cannot be stacked, so that no scan output brings them.
+        """
+        again = self.inner.nested(f"{self.body.name or 'body'}_again")
+        graph = again.subgraph
+        given = {x: again.input_like(x) for x in self.body.inputs}
+        made = copy_into(again, self.body, given)
+        add_outputs(again, [again.constant(np.asarray(True)), *made[1 : 1 + self.count]])
+        remove_unused(graph)
+        outer = [self.b.constant(np.asarray(True)), *self.n.inputs[2 : 2 + self.count]]
+        operands = [place, *map(self.scope.symbol, outer)]
+        states: Sequence[ir.Value] = self.inner.emit("Loop", operands, {"body": graph}, self.count)
+        return states

@@ -37,7 +37,7 @@ def loop(b: B, n: N, wanted: Sequence[bool], *grads: Any) -> list[Any]:
 
 def scan(b: B, n: N, wanted: Sequence[bool], *grads: Any) -> list[Any]:
     """A Scan in the opposite direction."""
-    from onnxtape.compiler.loops import ScanBackward
+    from onnxtape.compiler.scans import ScanBackward
 
     return ScanBackward(b, n, wanted, grads).gradients()
 

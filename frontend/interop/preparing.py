@@ -51,6 +51,7 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
             if opset < 11:
                 _keep_grid(model.graph)
         _as_standard(model.graph)
+        _time_first(model.graph)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ModelError(
@@ -85,6 +86,42 @@ def _as_standard(graph: onnx.GraphProto) -> None:
             _as_standard(inner)
         if node.domain == DOMAIN and node.op_type in _ADOPTED:
             node.domain = ""
+
+
+# Where the time-first form has the axes of the batch-first one, and the other way round.
+_SWAPPED, _OUTPUT_SWAPPED = [1, 0, 2], [2, 0, 1, 3]
+
+
+def _time_first(graph: onnx.GraphProto) -> None:
+    """Recurrent operators whose first axis is the batch, for which ONNX Runtime has no kernels."""
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _time_first(inner)
+        layout = [a for a in node.attribute if a.name == "layout" and a.i]
+        if not layout or node.op_type not in ("GRU", "LSTM", "RNN") or node.domain:
+            nodes.append(node)
+            continue
+        node.attribute.remove(layout[0])
+        made = [name for name in node.output if name]
+        for i in (0, 5, 6):
+            if i < len(node.input) and node.input[i]:
+                swapped = f"{made[0]}.time_first{i}"
+                nodes.append(
+                    helper.make_node("Transpose", [node.input[i]], [swapped], perm=_SWAPPED)
+                )
+                node.input[i] = swapped
+        nodes.append(node)
+        for i, name in enumerate(node.output):
+            if name:
+                perm = _SWAPPED if i else _OUTPUT_SWAPPED
+                node.output[i] = f"{name}.time_first"
+                nodes.append(helper.make_node("Transpose", [node.output[i]], [name], perm=perm))
+    if len(nodes) > len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _keep_grid(graph: onnx.GraphProto) -> None:

@@ -213,4 +213,44 @@ PROGRAMS = {
             "bias": spread([3], seed=4),
         },
     ),
+    # A Scan's results are as long along the axis that they are put together along, and no other.
+    "scan axes": Program(
+        """g (double[2,n,3] x, double[3,3] w, double[2,3] s) => (double[2,n,3] z) {
+            f = MatMul(x, w)
+            last, y = Scan <
+                num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+                body = b (double[2,3] h, double[2,3] a) => (double[2,3] h2, double[2,3] o) {
+                    p = Mul(h, a)
+                    h2 = Tanh(p)
+                    o = Add(h2, h)
+                }
+            > (s, f)
+            z = MatMul(y, w)
+        }""",
+        {"x": spread([2, 3, 3]), "w": spread([3, 3], seed=1), "s": spread([2, 3], seed=2)},
+        [{"x": spread([2, 1, 3]), "w": spread([3, 3], seed=1), "s": spread([2, 3], seed=2)}],
+    ),
+    "growing": Program(
+        """g (int64 m, double[1,n] s, double[n] w) => (double[k,n] last, double[n] other) {
+            first = Constant <value_ints = [0]> ()
+            z = ReduceSum <keepdims = 0> (s, first)
+            last, other = Loop (m, , s, z) <
+                body = b (int64 i, bool c, double[a,n] h, double[n] r)
+                    => (bool go, double[b,n] h2, double[n] r2) {
+                    go = Identity(c)
+                    p = Mul(h, w)
+                    e = Sin(p)
+                    t = ReduceMean <keepdims = 0> (e, first)
+                    r2 = Mul(t, r)
+                    u = Unsqueeze(r2, first)
+                    h2 = Concat <axis = 0> (e, u)
+                }
+            >
+        }""",
+        {"m": scalar(3, np.int64), "s": spread([1, 2]), "w": spread([2], seed=1)},
+        [
+            {"m": scalar(0, np.int64), "s": spread([1, 2]), "w": spread([2], seed=1)},
+            {"m": scalar(2, np.int64), "s": spread([1, 3]), "w": spread([3], seed=1)},
+        ],
+    ),
 }

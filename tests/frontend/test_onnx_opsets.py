@@ -252,3 +252,68 @@ def test_an_old_resize_that_grows_and_shrinks_by_the_nearest_is_refused() -> Non
     proto = model_of([operator], {"scales": np.float32([1, 1, 2, 0.5])}, 10)
     with pytest.raises(ModelError, match="Resize 'y' makes some axes longer and others shorter"):
         ot.load_onnx(proto)
+
+
+@pytest.mark.parametrize("op_type", ["GRU", "LSTM", "RNN"])
+def test_recurrent_operators_whose_first_axis_is_the_batch(op_type: str) -> None:
+    """ONNX Runtime has no kernel for them: they are as the form that it has, with axes swapped."""
+    rng = np.random.default_rng(7)
+    gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[op_type]
+    weights = {
+        name: rng.normal(size=size).astype("f")
+        for name, size in (
+            ("w", (2, gates * 5, 4)),
+            ("r", (2, gates * 5, 5)),
+            ("b", (2, gates * 10)),
+            ("h", (2, 3, 5)),
+            ("c", (2, 3, 5)),
+        )
+    }
+    x, lengths = rng.normal(size=(3, 6, 4)).astype("f"), np.int32([6, 2, 4])
+    states, outputs = ["h"], ["y", "last"]
+    if op_type == "LSTM":
+        states, outputs = ["h", "c"], ["y", "last", "cell"]
+
+    def model(layout: int) -> Any:
+        tensors = dict(weights)
+        if layout:
+            tensors.update({k: weights[k].swapaxes(0, 1) for k in ("h", "c")})
+        graph = helper.make_graph(
+            [
+                node(
+                    op_type,
+                    ["x", "w", "r", "b", "lengths", *states],
+                    outputs,
+                    direction="bidirectional",
+                    hidden_size=5,
+                    layout=layout,
+                )
+            ],
+            "net",
+            [
+                helper.make_tensor_value_info("x", TensorProto.FLOAT, ("m", "n", 4)),
+                helper.make_tensor_value_info("lengths", TensorProto.INT32, (3,)),
+            ],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [numpy_helper.from_array(tensors[k], k) for k in ("w", "r", "b", *states)],
+        )
+        opsets = [helper.make_opsetid("", 21)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    session = ort.InferenceSession(model(0).SerializeToString())
+    y, *last = session.run(None, {"x": x.swapaxes(0, 1), "lengths": lengths})
+    expected = [y.transpose(2, 0, 1, 3), *(state.swapaxes(0, 1) for state in last)]
+
+    def gradients(net: Any, x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            made = net(x, lengths)
+            loss = sum(ops.sum(out * out) for out in made)
+        variables = {v.path: v for v in net.weights}
+        return made, tape.gradient(loss, [variables[k] for k in ("w", "r", "b")])
+
+    plain, swapped = ot.load_onnx(model(0)), ot.load_onnx(model(1))
+    slopes = gradients(plain, x.swapaxes(0, 1))[1]
+    for way in (gradients, ot.function(gradients, fallback="error")):
+        made, found = way(swapped, x)
+        for got, want in zip([*made, *found], [*expected, *slopes], strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
