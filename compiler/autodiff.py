@@ -241,7 +241,7 @@ def differentiate(
     output_gradients: Sequence[ir.Value | None] | None = None,
     *,
     straight_through: bool = False,
-    provider: str = "cpu",
+    provider: str | None = None,
 ) -> list[ir.Value | None]:
     """Append to `graph` the backward pass of the sum of `targets`.
 
@@ -252,7 +252,8 @@ def differentiate(
         sources: values of the graph, or their names: inputs, initializers or intermediates.
         output_gradients: one cotangent per target; ones where None.
         straight_through: as for `backward`.
-        provider: the execution provider that the graph is for, which lowerings are chosen by.
+        provider: the execution provider that the graph is for, "cpu" say, which lowerings are
+            chosen by; None is any.
 
     Returns:
         One value per source: the gradient, with the source's shape and dtype, or None where the

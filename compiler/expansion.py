@@ -20,6 +20,7 @@ from onnxtape.compiler.errors import Phase, Provenance
 from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.registry import Refusal, register_expansion
+from onnxtape.compiler.target import Target
 
 #: Writes the operator of a record with other operators: one value per output, None for an output
 #: that it does not cover.
@@ -89,6 +90,10 @@ class Recorder(Builder[Any]):
         self.opset = inner.opset
         self.records: list[Record[Any]] = []
         self._origin = origin
+
+    @property
+    def target(self) -> Target:
+        return self.inner.target
 
     def emit(
         self,

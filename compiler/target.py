@@ -11,14 +11,15 @@ class Target:
 
         if builder.target.is_cpu: ...
 
-    Every lowering is right on every target. An artifact, which may run anywhere, is made for the
-    target of the step that it was exported from.
+    A step is traced for the CPU, and passes rewrite what others compute otherwise; so a trace
+    serves every provider.
 
     Attributes:
-        provider: the short name of the execution provider, in lower case: "cpu", "cuda", ...
+        provider: the short name of the execution provider, in lower case: "cpu", "cuda", ...; None
+            where it is not known, as for what is exported.
     """
 
-    provider: str = "cpu"
+    provider: str | None = None
 
     @property
     def is_cpu(self) -> bool:
@@ -26,5 +27,6 @@ class Target:
         return self.provider == "cpu"
 
 
-#: What is not said otherwise is for the CPU.
-CPU = Target()
+#: Wherever somebody may take the graph to.
+ANY = Target()
+CPU = Target("cpu")

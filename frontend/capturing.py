@@ -15,6 +15,7 @@ from onnxtape import context
 from onnxtape.compiler.dims import format_shape, is_static
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes.schedule import copy_updates_last, schedule_updates
+from onnxtape.compiler.target import Target
 from onnxtape.devices import Place
 from onnxtape.errors import ExecutionError, FallbackWarning
 from onnxtape.runtime.captured import CapturedStep, Fixed, without_capture
@@ -43,7 +44,7 @@ def captured_step(
     try:
         return _captured(traced, place, cells, optimize)
     except _CannotCapture as reason:
-        name = traced.model.graph.name
+        name = traced.raw.graph.name
         context.warn_user(f"'{name}' runs without a CUDA graph: {reason}", FallbackWarning)
         return None
 
@@ -52,13 +53,14 @@ def _captured(
     traced: TracedStep, place: Place, cells: Sequence[StateCell], optimize: Optimize
 ) -> CapturedStep:
     inputs = {spec.name: (spec.dtype.name, _fixed(spec.name, spec.shape)) for spec in traced.inputs}
-    graph_outputs = {value.name: value for value in traced.model.graph.outputs}
+    made = traced.rewritten(Target(place.provider))
+    graph_outputs = {value.name: value for value in made.graph.outputs}
     results: Fixed = {
         name: (_dtype(graph_outputs[name]), _fixed(name, shape_of(graph_outputs[name])))
         for name in traced.output_names
     }
     plain = without_capture(place.providers)
-    source = ir.to_proto(traced.model).SerializeToString()
+    source = ir.to_proto(made).SerializeToString()
     model = optimize(source, plain)
     if model is None:
         raise _CannotCapture("the provider compiles parts of it itself")

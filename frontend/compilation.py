@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from onnxtape import tracing
 from onnxtape.capturing import captured_step
 from onnxtape.cells import VariableCell, blocks_of, bound_blocks
 from onnxtape.compiler.fingerprint import compiler_fingerprint, fingerprint
@@ -36,6 +37,7 @@ from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.compiler.passes.views import MergeViews
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
+from onnxtape.compiler.target import CPU, Target
 from onnxtape.errors import ExecutionError
 from onnxtape.runtime.batch_parts import BatchParts
 from onnxtape.runtime.blocked_layout import block_size
@@ -71,8 +73,8 @@ def compile_step(traced: TracedStep, place: Place) -> CompiledStep:
     made = _ready_to_run(traced, outputs, providers) if outputs else None
     if made is not None:
         return _opened(traced, place, providers, made)
-    model = ir.to_proto(_model_to_run(traced, providers)).SerializeToString()
-    session = create_session(model, providers, merge_equal=False)
+    model, _ = model_to_run(traced, providers)
+    session = create_session(ir.to_proto(model).SerializeToString(), providers, merge_equal=False)
     state = _bindings(traced, frozenset(), frozenset())
     inputs = [s.name for s in traced.inputs]
     return CompiledStep(session, inputs, traced.output_names, state, device=place.device)
@@ -162,7 +164,7 @@ def _ready_to_run(
         return _optimized(traced, outputs, providers)
     parts = {
         "graph": fingerprint(traced.raw),
-        "passes": str([graph_pass.key for graph_pass in traced.passes]),
+        "passes": str([graph_pass.key for graph_pass in traced.passes(_target(providers))]),
         "compiler": compiler_fingerprint(),
         "state": str(sorted(outputs.items())),
         "packed": str(packs_updates(traced, providers) and thread_count()),
@@ -180,9 +182,8 @@ def _optimized(
     traced: TracedStep, outputs: Mapping[str, str], providers: Providers
 ) -> CachedGraph | None:
     packs = packs_updates(traced, providers)
-    frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.passes)
-    split = _split(traced) if packs and not frugal else None
-    model = _model_to_run(traced, providers) if split is None else split.rest
+    frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.further)
+    model, split = model_to_run(traced, providers, may_split=not frugal)
     optimized = _optimized_model(ir.to_proto(model).SerializeToString(), providers)
     if optimized is None:
         return None
@@ -222,8 +223,11 @@ def _tidy(optimized: ir.Model, late: Collection[str]) -> None:
 
 def packs_updates(traced: TracedStep, providers: Providers) -> bool:
     """Whether the step is made for the CPU's kernels, unless all passes are left out."""
-    optimizes = not all(graph_pass.required for graph_pass in traced.passes)
-    return optimizes and primary_provider(providers) == "cpu"
+    return traced.optimizes and _target(providers).is_cpu
+
+
+def _target(providers: Providers) -> Target:
+    return Target(primary_provider(providers))
 
 
 def _has_row_kernels() -> bool:
@@ -231,11 +235,11 @@ def _has_row_kernels() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _split(traced: TracedStep) -> Split | None:
+def _split(traced: TracedStep, model: ir.Model) -> Split | None:
     """The step as parts of the batch that run at the same time, where that is worthwhile."""
-    if thread_count() < 2 or _convolves(traced):
-        return None  # convolutions are laid out for their kernels instead
-    split = split_batch(traced.model, [s.name for s in traced.inputs], thread_count())
+    if thread_count() < 2:
+        return None
+    split = split_batch(model, [s.name for s in traced.inputs], thread_count())
     if split is not None:
         for each in (split.part, split.rest):
             run_passes(each, _kernel_passes())
@@ -251,18 +255,26 @@ def _kernel_passes() -> list[GraphPass]:
     return [TransposedOperands(), WideOperandsFirst(), ScaledLayers(), AddToRows()]
 
 
-def _model_to_run(traced: TracedStep, providers: Providers) -> ir.Model:
-    """The step's graph with what only ONNX Runtime's own CPU kernels know; not to be exported."""
+def model_to_run(
+    traced: TracedStep, providers: Providers, *, may_split: bool = False
+) -> tuple[ir.Model, Split | None]:
+    """The step's graph for its provider, which for the CPU has what only ONNX Runtime's own kernels
+    know; not to be exported. Where it is split: the rest of it, and the split."""
     if not packs_updates(traced, providers):
-        return traced.model
+        return traced.rewritten(_target(providers)), None
     # Finding the size opens a session: only where it matters.
     block = block_size() if _convolves(traced) else 0
-    if not block:
-        return traced.rewritten([], _kernel_passes())
-    return traced.rewritten(
-        [MarkKernelGradients(block)],
-        [BlockedConvolutions(block, thread_count()), *_kernel_passes(), RemoveDeadCode()],
-    )
+    if block:
+        before: list[GraphPass] = [MarkKernelGradients(block)]
+        blocked = [BlockedConvolutions(block, thread_count()), *_kernel_passes(), RemoveDeadCode()]
+        return traced.rewritten(CPU, before, blocked), None
+    model = traced.rewritten(CPU)
+    # Convolutions are laid out for their kernels instead.
+    split = _split(traced, model) if may_split and not _convolves(traced) else None
+    if split is not None:
+        return split.rest, split
+    run_passes(model, _kernel_passes(), verify=tracing.verify_passes)
+    return model, None
 
 
 def _optimized_model(model: bytes, providers: Providers) -> ir.Model | None:

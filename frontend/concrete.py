@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxtape import debugging, nest
 from onnxtape.arguments import Arguments
-from onnxtape.compilation import compile_step
+from onnxtape.compilation import compile_step, model_to_run
 from onnxtape.compiler.errors import Provenance, located, meaning_of_failure
 from onnxtape.compiler.passes.rematerialize import estimated_peak
 from onnxtape.devices import Place, Places, place_of_state
@@ -89,8 +89,9 @@ class ConcreteFunction:
         Raises:
             ExecutionError: ONNX Runtime is older than 1.24.
         """
-        lines = {node.name: _line(node) for node in self.traced.model.graph.all_nodes()}
-        nodes = placement(self.model.SerializeToString(), self._place.providers)
+        model, _ = model_to_run(self.traced, self._place.providers)
+        lines = {node.name: _line(node) for node in model.graph.all_nodes()}
+        nodes = placement(ir.to_proto(model).SerializeToString(), self._place.providers)
         return Placement([node._replace(place=lines.get(node.name, "")) for node in nodes])
 
     def __call__(self, *args: Any) -> Any:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from onnxtape import context
 from onnxtape.arguments import Arguments
 from onnxtape.compiler.dims import Shape
-from onnxtape.compiler.target import Target
-from onnxtape.devices import Place, current
 from onnxtape.errors import (
     DtypeError,
     ExecutionError,
@@ -223,15 +221,12 @@ class Traces:
 
         self.count += 1
         try:
-            place = current() if self._providers is None else Place(self._providers)
-            target = Target(place.provider)
             may_create = not self._has_compiled
             traced = trace(
                 self._name,
                 specs,
                 call,
                 may_create=may_create,
-                target=target,
                 memory_budget=self._memory_budget,
             )
             concrete = ConcreteFunction(traced, self._providers)

@@ -22,11 +22,13 @@ from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
+from onnxtape.compiler.passes.cuda.lower import LowerForCuda
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.own_statistics import OwnStatistics
+from onnxtape.compiler.passes.portable_masks import PortableMasks
 from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
@@ -37,7 +39,7 @@ from onnxtape.compiler.passes.split_sums import SplitSums
 from onnxtape.compiler.passes.superseded import UseSuperseding
 from onnxtape.compiler.passes.transposes import SinkTransposes
 from onnxtape.compiler.passes.widened import ComputeInFloat32
-from onnxtape.compiler.target import CPU, Target
+from onnxtape.compiler.target import ANY, CPU, Target
 from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
 from onnxtape.symbolic import SymbolicContext
@@ -77,8 +79,9 @@ class TracedStep:
     """A finished trace: the model, and how Python's side maps onto it.
 
     Attributes:
-        raw: the graph as it was traced; the passes rewrite it when `model` is first asked for.
-        passes: the passes that it is to go through.
+        raw: the graph as it was traced, which is the same for all providers.
+        optimizes: whether it goes through all passes, not only those that it cannot do without.
+        further: passes that the user asked for, which come last.
         returned: the structure that the function returned.
         results: for each of its leaves, the index of the output, or (None, constant).
         variables: the variables behind `state`, in its order.
@@ -86,7 +89,8 @@ class TracedStep:
     """
 
     raw: ir.Model
-    passes: list[GraphPass]
+    optimizes: bool
+    further: list[GraphPass]
     inputs: list[InputSpec]
     output_names: list[str]
     returned: Any
@@ -97,19 +101,19 @@ class TracedStep:
 
     @cached_property
     def model(self) -> ir.Model:
-        """The graph after the passes."""
-        run_passes(self.raw, self.passes, verify=verify_passes)
-        return self.raw
+        """The graph that is exported: plain ONNX, for any provider."""
+        return self.rewritten(ANY)
 
-    def rewritten(self, before: list[GraphPass], after: list[GraphPass]) -> ir.Model:
-        """Another graph of the step, made by further passes around those that `model` is made by.
+    def passes(self, target: Target) -> list[GraphPass]:
+        """What the graph goes through for a target."""
+        return [*default_passes(target, optimize=self.optimizes), *self.further]
 
-        It starts from the graph as traced, unless that has been rewritten to `model` by now; from
-        `model` where nothing comes before.
-        """
-        model = cloned(self.raw if before else self.model)
-        passes = [*before, *self.passes, *after] if before else after
-        run_passes(model, passes, verify=verify_passes)
+    def rewritten(
+        self, target: Target, before: Sequence[GraphPass] = (), after: Sequence[GraphPass] = ()
+    ) -> ir.Model:
+        """A graph of the step for a target, with more passes around those of the target."""
+        model = cloned(self.raw)
+        run_passes(model, [*before, *self.passes(target), *after], verify=verify_passes)
         return model
 
 
@@ -126,12 +130,11 @@ class Trace(SymbolicContext):
 
     Args:
         may_create: whether variables may be created (the first trace of a function).
-        target: where the graph will run.
     """
 
-    def __init__(self, name: str, *, may_create: bool = True, target: Target = CPU) -> None:
+    def __init__(self, name: str, *, may_create: bool = True) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
-        self.builder = GraphBuilder(self.graph, opset=OPSET, target=target)
+        self.builder = GraphBuilder(self.graph, opset=OPSET, target=CPU)
         self.slots: dict[Variable, _Slot] = {}
         self._may_create = may_create
         self._lifted: dict[int, tuple[Tensor, ir.Value]] = {}
@@ -185,7 +188,6 @@ def trace(
     call: Callable[[Sequence[Tensor]], Any],
     *,
     may_create: bool,
-    target: Target = CPU,
     memory_budget: float | None = None,
 ) -> TracedStep:
     """Run `call` on symbolic inputs and return the step that it makes.
@@ -194,13 +196,12 @@ def trace(
         specs: the batch inputs.
         call: takes one tensor per spec; returns a nested structure.
         may_create: whether it may create variables.
-        target: where the graph will run.
         memory_budget: see `ot.function`.
 
     Raises:
         TracingError: Python asked for a tensor's value.
     """
-    step = Trace(name, may_create=may_create, target=target)
+    step = Trace(name, may_create=may_create)
     tensors = []
     for spec in specs:
         value = step.builder.declare(spec.name, spec.dtype, spec.shape)
@@ -220,7 +221,7 @@ def trace(
         state.tapes, state.layers = tapes, layers
     traced = _finish(step, specs, returned, leaves, flags)
     if memory_budget is not None:
-        traced.passes.append(Rematerialize(memory_budget))
+        traced.further.append(Rematerialize(memory_budget))
     return traced
 
 
@@ -279,19 +280,27 @@ def _finish(
         state.append(StateEntry(name, name, output_name, variable.role))
 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxtape")
-    passes = default_passes(builder.target)
     variables = list(step.slots)
     return TracedStep(
-        model, passes, list(specs), output_names, returned, results, state, variables, flags
+        model,
+        _optimizes(),
+        [],
+        list(specs),
+        output_names,
+        returned,
+        results,
+        state,
+        variables,
+        flags,
     )
 
 
-def default_passes(target: Target = CPU) -> list[GraphPass]:
-    """The passes that a step for this target goes through, in order.
+def _optimizes() -> bool:
+    """Whether traces go through all passes.
 
-    Where the environment variable ONNXTAPE_PASSES is "none", only those that it cannot do without,
-    to tell a defect of a pass from any other: the graph is then run as it was traced and
-    differentiated.
+    Where the environment variable ONNXTAPE_PASSES is "none", they go only through those that they
+    cannot do without, to tell a defect of a pass from any other: the graph is then run as it was
+    traced and differentiated.
 
     Raises:
         ValueError: the variable is something else than "none", "all" or empty.
@@ -301,13 +310,27 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         raise ValueError(
             f"the environment variable {_PASSES_VARIABLE} is 'none' or 'all', not {wanted!r}"
         )
+    return wanted == "all"
+
+
+def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[GraphPass]:
+    """The passes that a step for this target goes through, in order.
+
+    Args:
+        target: `ANY` is for what is exported, which mostly CPU kernels run.
+        optimize: False leaves out those that the graph would be right without.
+    """
     # Without these, ONNX Runtime computes something else than the graph says, or nothing.
-    needed: list[GraphPass] = [OwnStatistics(), SerialScatters()]
-    if target.is_cpu:
-        needed.insert(0, ComputeInFloat32())
-    if wanted == "none":
-        return needed
+    first: list[GraphPass] = [] if target.is_cpu else [PortableMasks()]
+    last: list[GraphPass] = [OwnStatistics(), SerialScatters()]
+    if target in (ANY, CPU):
+        last.insert(0, ComputeInFloat32())
+    if target.provider == "cuda":
+        first, last = [*first, LowerForCuda()], []
+    if not optimize:
+        return [*first, *last]
     passes: list[GraphPass] = [
+        *first,
         UseSuperseding(),
         RemoveDeadCode(),
         FoldConstants(_evaluate),
@@ -319,14 +342,15 @@ def default_passes(target: Target = CPU) -> list[GraphPass]:
         FoldScale(),
     ]
     if target.is_cpu:
+        passes.append(ThresholdRepairs())
+    if target in (ANY, CPU):
         passes += [
-            ThresholdRepairs(),
             FewMapsByTransposedConvolutions(),
             SplitSums(),
             SplitSoftmax(),
             ColumnSumsAsProducts(),
         ]
-    return [*passes, RemoveDeadCode(), *needed]
+    return [*passes, RemoveDeadCode(), *last]
 
 
 def _evaluate(

@@ -1,7 +1,9 @@
 """Gradients of activation functions.
 
-Boolean kernels are slow on ONNX Runtime's CPU provider, so float32 masks are made with one
+Boolean kernels are slow on ONNX Runtime's CPU provider, so float32 masks are made there with one
 `HardSigmoid` of a huge slope, a 0-1 step in a single float kernel (which float64 does not have).
+Others compute that wrongly (OpenVINO), or in float16: `passes.portable_masks` puts a comparison in
+its place.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from onnxtape.compiler.registry import gradient
 B = Builder[Any]
 N = Record[Any]
 
+#: The slope of masks, by which they are recognized.
+STEEP = 1e38
+
 
 def positive(b: B, x: Any) -> Any:
     """1 where x > 0, else 0, in x's dtype (positive subnormal numbers may give a value between)."""
     dtype = b.dtype(x)
-    # Other providers compare fast, and OpenVINO's HardSigmoid is wrong for such a slope.
     if dtype == np.dtype(np.float32) and b.target.is_cpu:
-        return b.op("HardSigmoid", x, alpha=1e38, beta=0.0)
+        return b.op("HardSigmoid", x, alpha=STEEP, beta=0.0)
     return b.cast(b.op("Greater", x, 0.0), dtype)
 
 

@@ -231,12 +231,9 @@ class _Batch:
 
 
 def _batch_statistics(b: B, n: N) -> tuple[Any, Any] | None:
-    """The batch's mean and (biased) variance, where the operator gives them.
-
-    Its running statistics are these if nothing is kept of the old ones. Some providers (CUDA) count
-    one element less in the running variance than in the one that they normalize by.
-    """
-    if n.attribute("momentum", 0.9) != 0.0 or not b.target.is_cpu:
+    """The batch's mean and (biased) variance, where the operator gives them: its running statistics
+    are these if nothing is kept of the old ones."""
+    if n.attribute("momentum", 0.9) != 0.0:
         return None
     outputs = b.outputs_of(n, 3)
     return None if outputs is None else outputs[1:]

@@ -14,11 +14,12 @@ from onnxtape import compilation
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
     """The graphs that sessions were given to optimize."""
     models: list[ir.Model] = []
-    made = compilation._model_to_run
+    made = compilation.model_to_run
 
-    def noted(*args: Any) -> ir.Model:
-        models.append(made(*args))
-        return models[-1]
+    def noted(*args: Any, **options: Any) -> Any:
+        model, split = made(*args, **options)
+        models.append(model)
+        return model, split
 
-    monkeypatch.setattr(compilation, "_model_to_run", noted)
+    monkeypatch.setattr(compilation, "model_to_run", noted)
     return models

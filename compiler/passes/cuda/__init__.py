@@ -1,0 +1,1 @@
+"""What a graph needs so that ONNX Runtime's CUDA kernels run all of it."""

@@ -1,0 +1,130 @@
+"""Shifts and bitwise operators, of which CUDA has none, in uint64 arithmetic.
+
+The numbers are equal to the bit, so random streams are the same on all providers.
+
+    x << k = x * 2^k            x >> k = x / 2^k
+    x | y = x + y - (x & y)     x ^ y = x + y - 2 (x & y)
+
+x & y is looked up byte by byte, for those bytes that may be other than zero in both. In a random
+stream only half of one word is: what is exchanged by shifts has no bits in common.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.passes.cuda.lowerings import lowering, required
+
+_UINT64 = np.dtype(np.uint64)
+_WIDTH = 64
+#: Noted on values that were lowered: the bits that may be set in them.
+_MAY_BE_SET = "onnxtape.bits"
+#: a & b at 256 a + b.
+_BYTES = np.arange(256, dtype=np.uint8)
+_TABLE = (_BYTES[:, None] & _BYTES[None, :]).reshape(-1)
+
+
+@lowering("BitShift")
+def bit_shift(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
+    x, places = required(node, 0), required(node, 1)
+    left = node.attributes["direction"].as_string() == "LEFT"
+    known = b.constant_value(places)
+    bits = _may_be_set(b, x)
+    if known is not None and known.size == 1:
+        count = int(known.reshape(-1)[0])
+        factor = b.constant(np.asarray(1 << count, _UINT64).reshape(known.shape))
+        bits = bits << count if left else bits >> count
+    else:
+        powers = b.constant(np.uint64(1) << np.arange(_WIDTH, dtype=_UINT64))
+        factor = b.op("Gather", powers, b.cast(places, np.dtype(np.int64)), axis=0)
+        bits = -1
+    return [_back(b, x, b.op("Mul" if left else "Div", _wide(b, x), factor), bits)]
+
+
+@lowering("BitwiseAnd", "BitwiseOr", "BitwiseXor")
+def bitwise(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
+    x, y = required(node, 0), required(node, 1)
+    in_x, in_y = _may_be_set(b, x), _may_be_set(b, y)
+    wide_x, wide_y = _wide(b, x), _wide(b, y)
+    if node.op_type == "BitwiseAnd":
+        both = _common(b, wide_x, wide_y, in_x & in_y, 1)
+        if both is None:
+            both = b.op("Mul", b.op("Add", wide_x, wide_y), b.constant(np.uint64(0)))
+        return [_back(b, x, both, in_x & in_y)]
+    total = b.op("Add", wide_x, wide_y)
+    times = 1 if node.op_type == "BitwiseOr" else 2
+    both = _common(b, wide_x, wide_y, in_x & in_y, times)
+    if both is not None:
+        total = b.op("Sub", total, both)
+    return [_back(b, x, total, in_x | in_y)]
+
+
+@lowering("BitwiseNot")
+def bitwise_not(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
+    x = required(node, 0)
+    ones = b.constant(np.uint64((1 << _width(x)) - 1))
+    return [_back(b, x, b.op("Sub", ones, _wide(b, x)), -1)]
+
+
+def _common(b: GraphBuilder, x: ir.Value, y: ir.Value, bits: int, times: int) -> ir.Value | None:
+    """`times` (x & y), if nothing but `bits` can be set in both; None if that is zero."""
+    places = [place for place in range(0, _WIDTH, 8) if bits >> place & 255]
+    if not places:
+        return None
+    weights = np.asarray([1 << place for place in places], _UINT64)
+    byte = b.constant(np.uint64(256))
+
+    def in_bytes(value: ir.Value) -> ir.Value:
+        shifted = b.op("Div", b.op("Unsqueeze", value, [-1]), b.constant(weights))
+        return b.op("Mod", shifted, byte)
+
+    pairs = b.op("Add", b.op("Mul", in_bytes(x), byte), in_bytes(y))
+    found = b.op("Gather", b.constant(_TABLE), b.cast(pairs, np.dtype(np.int64)), axis=0)
+    parts = b.op("Mul", b.cast(found, _UINT64), b.constant(weights * np.uint64(times)))
+    if len(places) == 1:
+        return b.op("Squeeze", parts, [-1])
+    # CUDA sums up uint64 in no kernel of its own.
+    total, *rest = b.op_multi("Split", parts, outputs=len(places), axis=-1, num_outputs=len(places))
+    for part in rest:
+        total = b.op("Add", total, part)
+    return b.op("Squeeze", total, [-1])
+
+
+def _width(x: ir.Value) -> int:
+    assert x.dtype is not None
+    return int(8 * x.dtype.itemsize)
+
+
+def _wide(b: GraphBuilder, x: ir.Value) -> ir.Value:
+    """The bits of x as uint64."""
+    if b.dtype(x) == _UINT64:
+        return x
+    wide = b.cast(x, _UINT64)
+    if b.dtype(x).kind == "i" and _width(x) < _WIDTH:  # the sign has filled what is above
+        wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(x))))
+    return wide
+
+
+def _back(b: GraphBuilder, x: ir.Value, wide: ir.Value, bits: int) -> ir.Value:
+    """The low bits of `wide`, of which no others than `bits` can be set, in x's dtype."""
+    full = (1 << _width(x)) - 1
+    if b.dtype(x) != _UINT64:
+        if _width(x) < _WIDTH:
+            wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(x))))
+        wide = b.cast(wide, b.dtype(x))
+    wide.meta[_MAY_BE_SET] = bits & full
+    return wide
+
+
+def _may_be_set(b: GraphBuilder, x: ir.Value) -> int:
+    """The bits that can be other than zero in x."""
+    noted: int | None = x.meta.get(_MAY_BE_SET)
+    if noted is not None:
+        return noted
+    full = (1 << _width(x)) - 1
+    known = b.constant_value(x)
+    if known is None or not known.size:
+        return full
+    return int(np.bitwise_or.reduce(known.reshape(-1))) & full

@@ -1,0 +1,185 @@
+"""What CUDA has no kernels for gives the same numbers when it is written with other operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxtape.compiler.passes.cuda.lower import LowerForCuda
+from onnxtape.compiler.passes.portable_masks import PortableMasks
+from tests.compiler.graphs import new_graph, run
+from tests.compiler.pass_checks import apply, operators
+
+RNG = np.random.default_rng(0)
+FLOAT32 = np.dtype(np.float32)
+#: What a lowering leaves of these is wrong on CUDA.
+WITHOUT_KERNEL = {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot"}
+
+
+def numbers(dtype: str, shape: tuple[int, ...] = (300,)) -> np.ndarray[Any, Any]:
+    """Of all sizes, the least and the greatest among them."""
+    limits = np.iinfo(dtype)
+    made = RNG.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    made.reshape(-1)[:4] = limits.min, limits.max, 0, 1
+    return made
+
+
+def lowered(graph: ir.Graph, feeds: dict[str, Any]) -> None:
+    """Compare the graph's results before and after."""
+    before = run(graph, feeds)
+    assert apply(LowerForCuda(), graph)
+    assert not WITHOUT_KERNEL & set(operators(graph))
+    for found, expected in zip(run(graph, feeds), before, strict=True):
+        assert found.dtype == expected.dtype
+        if expected.dtype.kind in "iu":
+            np.testing.assert_array_equal(found, expected)
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+UNSIGNED = ["uint8", "uint16", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("dtype", [*UNSIGNED, "int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("op", ["BitwiseAnd", "BitwiseOr", "BitwiseXor"])
+def test_bitwise(op: str, dtype: str) -> None:
+    graph, b = new_graph()
+    x, y = (b.input(name, np.dtype(dtype), (300,)) for name in "xy")
+    graph.outputs.append(b.op(op, x, y))
+    lowered(graph, {"x": numbers(dtype), "y": numbers(dtype)})
+
+
+@pytest.mark.parametrize("dtype", [*UNSIGNED, "int8", "int64"])
+def test_bitwise_not(dtype: str) -> None:
+    graph, b = new_graph()
+    graph.outputs.append(b.op("BitwiseNot", b.input("x", np.dtype(dtype), (300,))))
+    lowered(graph, {"x": numbers(dtype)})
+
+
+@pytest.mark.parametrize("dtype", UNSIGNED)
+@pytest.mark.parametrize("direction", ["LEFT", "RIGHT"])
+def test_shifts(direction: str, dtype: str) -> None:
+    graph, b = new_graph()
+    x, places = (b.input(name, np.dtype(dtype), (300,)) for name in ("x", "places"))
+    width = 8 * np.dtype(dtype).itemsize
+    graph.outputs.append(b.op("BitShift", x, places, direction=direction))
+    for count in (0, 1, width // 2, width - 1):
+        constant = b.constant(np.asarray(count, dtype))
+        graph.outputs.append(b.op("BitShift", x, constant, direction=direction))
+    feeds = {"x": numbers(dtype), "places": RNG.integers(0, width, 300).astype(dtype)}
+    lowered(graph, feeds)
+
+
+def test_operands_that_broadcast() -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(np.uint64), (3, 4))
+    y = b.input("y", np.dtype(np.uint64), (2, 1, 4))
+    graph.outputs.append(b.op("BitwiseXor", x, y))
+    lowered(graph, {"x": numbers("uint64", (3, 4)), "y": numbers("uint64", (2, 1, 4))})
+
+
+def test_bits_that_cannot_be_set_in_both_are_added() -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(np.uint64), (300,))
+    half = b.constant(np.uint64(32))
+    high, low = (b.op("BitShift", x, half, direction=way) for way in ("LEFT", "RIGHT"))
+    graph.outputs.append(b.op("BitwiseOr", high, low))
+    lowered(graph, {"x": numbers("uint64")})
+    assert operators(graph) == ["Mul", "Div", "Add"]
+
+
+def test_only_bytes_in_common_are_looked_up() -> None:
+    graph, b = new_graph()
+    x, y = (b.input(name, np.dtype(np.uint64), (300,)) for name in "xy")
+    low = b.op("BitShift", y, b.constant(np.uint64(48)), direction="RIGHT")
+    graph.outputs.append(b.op("BitwiseXor", x, low))
+    lowered(graph, {"x": numbers("uint64"), "y": numbers("uint64")})
+    (split,) = (node for node in graph if node.op_type == "Split")
+    assert len(split.outputs) == 2
+
+
+def test_nothing_in_common_is_zero() -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(np.uint64), (300,))
+    high = b.op("BitShift", x, b.constant(np.uint64(56)), direction="LEFT")
+    graph.outputs.append(b.op("BitwiseAnd", high, b.constant(np.uint64(255))))
+    lowered(graph, {"x": numbers("uint64")})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("rows", [True, False])
+def test_batch_normalization(shape: tuple[int, ...], momentum: float, rows: bool) -> None:
+    graph, b = new_graph()
+    known: Any = shape if rows else ("batch", *shape[1:])
+    x = b.input("x", FLOAT32, known)
+    names = ("scale", "bias", "mean", "variance")
+    rest = [b.input(name, FLOAT32, (3,)) for name in names]
+    made = b.op_multi(
+        "BatchNormalization", x, *rest, outputs=3, training_mode=1, momentum=momentum, epsilon=1e-3
+    )
+    graph.outputs.extend(made)
+    feeds = {name: RNG.uniform(0.5, 2, 3).astype(np.float32) for name in names}
+    lowered(graph, {**feeds, "x": RNG.normal(1, 2, shape).astype(np.float32)})
+    assert "BatchNormalization" not in operators(graph)
+
+
+def test_batch_normalization_of_inference_stays() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, (2, 3))
+    graph.outputs.append(
+        b.op("BatchNormalization", x, *[b.input(n, FLOAT32, (3,)) for n in "sbmv"])
+    )
+    assert not apply(LowerForCuda(), graph)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"pads": [0, 0, 1, 1]},
+        {"pads": [1, 2, 2, 0], "strides": [2, 3]},
+        {"pads": [0, 1, 1, 1], "dilations": [2, 1], "output_padding": [1, 0], "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 1]},
+        {"auto_pad": "VALID", "strides": [2, 2]},
+        {"pads": [0, 0, 1, 1], "group": 2},
+    ],
+    ids=str,
+)
+def test_transposed_convolutions(attributes: dict[str, Any]) -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, ("batch", 4, 5, 6))
+    w = b.constant(RNG.normal(size=(4, 3, 3, 4)).astype(np.float32))
+    bias = b.constant(RNG.normal(size=3 * attributes.get("group", 1)).astype(np.float32))
+    graph.outputs.append(b.op("ConvTranspose", x, w, bias, **attributes))
+    lowered(graph, {"x": RNG.normal(size=(2, 4, 5, 6)).astype(np.float32)})
+    (node,) = (node for node in graph if node.op_type == "ConvTranspose")
+    pads = node.attributes["pads"].as_ints()
+    assert pads[:2] == pads[2:]
+    assert "auto_pad" not in node.attributes
+
+
+def test_even_padding_stays() -> None:
+    graph, b = new_graph()
+    x, w = b.input("x", FLOAT32, (2, 4, 5, 6)), b.input("w", FLOAT32, (4, 3, 3, 3))
+    graph.outputs.append(b.op("ConvTranspose", x, w, pads=[1, 1, 1, 1], strides=[2, 2]))
+    graph.outputs.append(b.op("ConvTranspose", x, w, output_shape=[12, 13], strides=[2, 2]))
+    assert not apply(LowerForCuda(), graph)
+
+
+def test_masks_are_comparisons_elsewhere() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, (6,))
+    graph.outputs.append(b.op("HardSigmoid", x, alpha=1e38, beta=0.0))
+    graph.outputs.append(b.op("HardSigmoid", x, alpha=0.5, beta=0.5))
+    feeds = {"x": np.array([-np.inf, -1, -0.0, 0, 1e-30, np.inf], np.float32)}
+    plain = run(graph, feeds)[1]
+    assert apply(PortableMasks(), graph)
+    assert operators(graph) == ["Greater", "Cast", "HardSigmoid"]
+    mask, other = run(graph, feeds)
+    np.testing.assert_array_equal(mask, np.array([0, 0, 0, 0, 1, 1], np.float32))
+    np.testing.assert_array_equal(other, plain)
+    assert not apply(PortableMasks(), graph)
