@@ -53,6 +53,8 @@ class Rematerialize(GraphPass):
 
     def __init__(self, budget: float) -> None:
         self._budget = budget
+        # A step's graph is made for its session, and again when somebody asks for it.
+        self._has_warned = False
 
     @property
     def key(self) -> str:
@@ -76,7 +78,8 @@ class Rematerialize(GraphPass):
             best = min(fitting, key=lambda choice: (joint.seconds(choice), peaks[choice]))
         else:
             best = min(peaks, key=lambda choice: (peaks[choice], joint.seconds(choice)))
-        if not fitting:
+        if not fitting and not self._has_warned:
+            self._has_warned = True
             least = min(peaks[best], kept)
             warnings.warn(
                 f"the memory budget of {limit / 1e6:.1f} MB cannot be kept: by estimate this step "

@@ -183,3 +183,86 @@ def test_masks_are_comparisons_elsewhere() -> None:
     np.testing.assert_array_equal(mask, np.array([0, 0, 0, 0, 1, 1], np.float32))
     np.testing.assert_array_equal(other, plain)
     assert not apply(PortableMasks(), graph)
+
+
+def test_many_tensors_are_joined_in_groups() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, (3, 2))
+    parts = [b.op("Mul", x, float(i)) for i in range(70)]
+    graph.outputs.append(b.op("Concat", *parts, axis=1))
+    lowered(graph, {"x": RNG.normal(size=(3, 2)).astype(np.float32)})
+    joins = [node for node in graph if node.op_type == "Concat"]
+    assert [len(node.inputs) for node in joins] == [32, 32, 6, 3]
+
+
+@pytest.mark.parametrize("reduction", ["add", "mul", "max", "min"])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "depth"), [((7,), 1), ((5, 3), 1), ((4, 3, 2), 2), ((2, 3, 2), 3)], ids=str
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_scattered_numbers(
+    reduction: str, dtype: str, shape: tuple[int, ...], depth: int, known: bool
+) -> None:
+    graph, b = new_graph()
+    places = np.stack([RNG.integers(-n, n, (6, 2)) for n in shape[:depth]], axis=-1)
+    feeds = {
+        "x": RNG.integers(-9, 9, shape).astype(dtype),
+        "indices": places,
+        "updates": RNG.integers(-3, 4, (6, 2, *shape[depth:])).astype(dtype),
+    }
+    inputs = [
+        b.input(name, a.dtype, a.shape if known else (f"{name}_rows", *a.shape[1:]))
+        for name, a in feeds.items()
+    ]
+    graph.outputs.append(b.op("ScatterND", *inputs, reduction=reduction))
+    lowered(graph, feeds)
+    assert "ScatterND" not in operators(graph)
+
+
+def test_scattered_floats_have_a_kernel() -> None:
+    graph, b = new_graph()
+    x, updates = b.input("x", FLOAT32, (4,)), b.input("updates", FLOAT32, (2,))
+    indices = b.constant(np.array([[0], [0]]))
+    graph.outputs.append(b.op("ScatterND", x, indices, updates, reduction="add"))
+    graph.outputs.append(b.op("ScatterND", x, indices, updates))
+    assert not apply(LowerForCuda(), graph)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "more", "attributes"),
+    [
+        ("Equal", "int8", ["x"], {}),
+        ("Greater", "uint8", ["x"], {}),
+        ("ArgMax", "int32", [], {"axis": 1, "keepdims": 0}),
+        ("Clip", "int32", [-2, 3], {}),
+        ("GatherND", "int32", [np.array([[1], [0], [-1]])], {}),
+        ("MatMul", "int32", [np.arange(12).reshape(4, 3)], {}),
+        ("Pad", "int32", [np.array([1, 0, 0, 2]), 7], {}),
+        ("Pad", "uint8", [np.array([1, 0, 0, 2])], {}),
+        ("Tile", "bool", [np.array([2, 3])], {}),
+    ],
+)
+def test_a_wider_type(op: str, dtype: str, more: list[Any], attributes: dict[str, Any]) -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(dtype), (3, 4))
+    rest = [
+        x
+        if isinstance(m, str)
+        else b.constant(m if op != "MatMul" else m.astype(dtype))
+        if isinstance(m, np.ndarray)
+        else b.constant(np.asarray(m, dtype))
+        for m in more
+    ]
+    graph.outputs.append(b.op(op, x, *rest, **attributes))
+    values = RNG.integers(0, 2, (3, 4)).astype(dtype) if dtype == "bool" else numbers(dtype, (3, 4))
+    lowered(graph, {"x": values % 1000 if op == "MatMul" else values})
+
+
+@pytest.mark.parametrize(("op", "alpha"), [("Celu", 1.5), ("Tan", None), ("Cosh", None)])
+def test_functions(op: str, alpha: float | None) -> None:
+    graph, b = new_graph()
+    attributes = {} if alpha is None else {"alpha": alpha}
+    graph.outputs.append(b.op(op, b.input("x", FLOAT32, (40,)), **attributes))
+    lowered(graph, {"x": np.linspace(-4, 4, 40, dtype=np.float32)})
+    assert op not in operators(graph)

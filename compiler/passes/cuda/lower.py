@@ -6,7 +6,13 @@ import onnx_ir as ir
 
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
-from onnxtape.compiler.passes.cuda import bits, convolution, normalization  # noqa: F401 - fill it
+from onnxtape.compiler.passes.cuda import (  # noqa: F401 - they fill the table
+    bits,
+    convolution,
+    elementwise,
+    indexing,
+    normalization,
+)
 from onnxtape.compiler.passes.cuda.lowerings import LOWERINGS
 
 
@@ -20,8 +26,11 @@ class LowerForCuda(GraphPass):
 
     adds = frozenset(
         [
-            *("Add", "Cast", "ConvTranspose", "Div", "Gather", "Mod", "Mul", "ReduceSum", "Shape"),
-            *("Reciprocal", "ReduceProd", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Unsqueeze"),
+            *("Add", "ArgMax", "ArgMin", "Cast", "Clip", "Concat", "ConvTranspose", "Cos", "Div"),
+            *("Equal", "Exp", "Gather", "GatherND", "Greater", "GreaterOrEqual", "Less"),
+            *("LessOrEqual", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pad", "Range"),
+            *("Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "Shape"),
+            *("Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze"),
         ]
     )
     may_grow = True
