@@ -23,6 +23,7 @@ from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
 from onnxtape.compiler.passes.cuda.lower import LowerForCuda
+from onnxtape.compiler.passes.cuda.lowerings import BFLOAT16
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
@@ -326,7 +327,7 @@ def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[Graph
     if target in (ANY, CPU):
         last.insert(0, ComputeInFloat32())
     if target.provider == "cuda":
-        first, last = [*first, LowerForCuda()], []
+        first, last = [*first, LowerForCuda(), ComputeInFloat32(BFLOAT16)], []
     if not optimize:
         return [*first, *last]
     passes: list[GraphPass] = [

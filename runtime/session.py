@@ -268,7 +268,9 @@ def _open(
     rest: dict[str, Any] = {"enable_fallback": 0, "disabled_optimizers": disabled}
     plugins = {name: plugin_devices(name) for name, _ in resolved}
     if not any(plugins.values()):
-        return ort.InferenceSession(source, options, providers=resolved, **rest)
+        # With a device_id ONNX Runtime first looks among plugin devices, and prints that none is.
+        named = [(name, _without(given, "device_id", "0")) for name, given in resolved]
+        return ort.InferenceSession(source, options, providers=named, **rest)
     for name, given in resolved:
         if plugins[name]:
             given, devices = _chosen(plugins[name], given)
@@ -276,6 +278,11 @@ def _open(
         elif not name.startswith("CPU"):
             options.add_provider(name, given)
     return ort.InferenceSession(source, options, **rest)
+
+
+def _without(options: dict[str, str], key: str, default: str) -> dict[str, str]:
+    """The options but for one that says what holds anyway."""
+    return {k: v for k, v in options.items() if (k, v) != (key, default)}
 
 
 def _chosen(devices: list[Any], options: dict[str, str]) -> tuple[dict[str, str], list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeGuard
 
 import numpy as np
@@ -24,14 +25,25 @@ class ComputeInFloat32(GraphPass):
     """What computes on bfloat16 does so in float32; each result is rounded to bfloat16.
 
     So do the kernels of other providers, as they add up in float32.
+
+    Args:
+        kept: operators that stay as they are, as the provider has kernels for them.
     """
 
     adds = frozenset(["Cast"])
     may_grow = True
     required = True
 
+    def __init__(self, kept: Collection[str] = ()) -> None:
+        self._kept = frozenset(kept)
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}({sorted(self._kept)})"
+
     def run(self, model: ir.Model) -> bool:
-        found = [node for node in model.graph.all_nodes() if _computes(node)]
+        nodes = model.graph.all_nodes()
+        found = [node for node in nodes if _computes(node) and node.op_type not in self._kept]
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         for node in found:
             with builder.before(node):

@@ -11,6 +11,17 @@ from onnxtape.compiler.graph_builder import GraphBuilder
 #: Writes a node with other operators: one value per output; None where its kernel will do.
 Lowering = Callable[[GraphBuilder, ir.Node], Sequence[ir.Value] | None]
 
+#: Operators that compute on bfloat16 in kernels of their own. The others, comparisons among them,
+#: have none on any provider, and ONNX Runtime opens no session with them.
+BFLOAT16 = frozenset(
+    [
+        *("Abs", "Add", "Div", "Erf", "Exp", "Expand", "Gemm", "IsInf", "IsNaN"),
+        *("LayerNormalization", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceMean"),
+        *("ReduceSum", "Relu", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Softmax"),
+        *("Sqrt", "Sub", "Sum", "Tanh", "Tile", "Trilu", "Where"),
+    ]
+)
+
 LOWERINGS: dict[str, Lowering] = {}
 
 
