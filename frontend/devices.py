@@ -138,12 +138,17 @@ def _place_of(name: str, options: tuple[tuple[str, Any], ...]) -> Place:
     return Place((name, dict(options)) if options else name)
 
 
-def executor_for(values: Sequence[Any]) -> EagerExecutor:
-    """What runs an operation on these OrtValues: where any of them lies, else the current place."""
+def place_for(values: Sequence[Any]) -> Place:
+    """Where an operation on these OrtValues runs: where one of them lies, or the current place."""
     for value in values:
         if value is not None and (kind := kind_of(value)) != "cpu":
-            return place_on(kind).executor
-    return current().executor
+            return place_on(kind)
+    return current()
+
+
+def executor_for(values: Sequence[Any]) -> EagerExecutor:
+    """What runs an operation on these OrtValues."""
+    return place_for(values).executor
 
 
 def place_on(kind: str) -> Place:

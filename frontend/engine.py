@@ -21,7 +21,7 @@ from onnxtape.compiler.errors import Phase, Provenance, describe_operands, locat
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.target import CPU, Target
 from onnxtape.devices import OPSET as OPSET
-from onnxtape.devices import Places, current, executor_for, lies_on_device, taken
+from onnxtape.devices import Places, current, executor_for, lies_on_device, place_for, taken
 from onnxtape.errors import (
     DtypeError,
     ExecutionError,
@@ -98,6 +98,10 @@ def _run(
     outputs: int,
 ) -> tuple[Tensor, ...]:
     values = [None if x is None else (x._ort or ort_value(x)) for x in inputs]
+    if Places.several:
+        written = _written_for(op_type, inputs, values, attributes, outputs)
+        if written is not None:
+            return written
     try:
         runs = executor_for(values) if Places.several else Places.cpu.executor
         results = runs.run(op_type, values, attributes, outputs)
@@ -110,6 +114,31 @@ def _run(
     if outputs == 1:
         return (Tensor._from_ort(results[0]),)
     return tuple([Tensor._from_ort(results[i]) for i in range(outputs)])
+
+
+def _written_for(
+    op_type: str,
+    inputs: Sequence[Tensor | None],
+    values: Sequence[Any],
+    attributes: Mapping[str, Any],
+    outputs: int,
+) -> tuple[Tensor, ...] | None:
+    """What an operator gives that CUDA has no kernel for, by others; None where it has, or runs
+    elsewhere."""
+    if place_for(values).provider != "cuda":
+        return None
+    from onnxtape.compiler.passes.cuda.lowerings import lowering_of
+
+    lower = lowering_of(op_type)
+    if lower is None:
+        return None
+    record = Record(op_type, tuple(inputs), (None,) * outputs, attributes)
+    tapes, _state.tapes = _state.tapes, []  # they see the operator itself
+    try:
+        made = lower(B, record)
+    finally:
+        _state.tapes = tapes
+    return None if made is None else tuple(made)
 
 
 #: The attributes that hold the subgraphs of If, Loop and Scan.

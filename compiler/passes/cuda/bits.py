@@ -11,11 +11,13 @@ stream only half of one word is: what is exchanged by shifts has no bits in comm
 
 from __future__ import annotations
 
-import numpy as np
-import onnx_ir as ir
+from typing import Any
 
-from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes.cuda.lowerings import lowering, required
+import numpy as np
+
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.passes.cuda.lowerings import lowering
+from onnxtape.compiler.record import Record
 
 _UINT64 = np.dtype(np.uint64)
 _WIDTH = 64
@@ -27,9 +29,9 @@ _TABLE = (_BYTES[:, None] & _BYTES[None, :]).reshape(-1)
 
 
 @lowering("BitShift")
-def bit_shift(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
-    x, places = required(node, 0), required(node, 1)
-    left = node.attributes["direction"].as_string() == "LEFT"
+def bit_shift(b: Builder[Any], n: Record[Any]) -> list[Any]:
+    x, places = n.required(0), n.required(1)
+    left = n.attribute("direction") == "LEFT"
     known = b.constant_value(places)
     bits = _may_be_set(b, x)
     if known is not None and known.size == 1:
@@ -44,17 +46,17 @@ def bit_shift(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
 
 
 @lowering("BitwiseAnd", "BitwiseOr", "BitwiseXor")
-def bitwise(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
-    x, y = required(node, 0), required(node, 1)
+def bitwise(b: Builder[Any], n: Record[Any]) -> list[Any]:
+    x, y = n.required(0), n.required(1)
     in_x, in_y = _may_be_set(b, x), _may_be_set(b, y)
     wide_x, wide_y = _wide(b, x), _wide(b, y)
-    if node.op_type == "BitwiseAnd":
+    if n.op_type == "BitwiseAnd":
         both = _common(b, wide_x, wide_y, in_x & in_y, 1)
         if both is None:
             both = b.op("Mul", b.op("Add", wide_x, wide_y), b.constant(np.uint64(0)))
         return [_back(b, x, both, in_x & in_y)]
     total = b.op("Add", wide_x, wide_y)
-    times = 1 if node.op_type == "BitwiseOr" else 2
+    times = 1 if n.op_type == "BitwiseOr" else 2
     both = _common(b, wide_x, wide_y, in_x & in_y, times)
     if both is not None:
         total = b.op("Sub", total, both)
@@ -62,13 +64,13 @@ def bitwise(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
 
 
 @lowering("BitwiseNot")
-def bitwise_not(b: GraphBuilder, node: ir.Node) -> list[ir.Value]:
-    x = required(node, 0)
-    ones = b.constant(np.uint64((1 << _width(x)) - 1))
+def bitwise_not(b: Builder[Any], n: Record[Any]) -> list[Any]:
+    x = n.required(0)
+    ones = b.constant(np.uint64((1 << _width(b, x)) - 1))
     return [_back(b, x, b.op("Sub", ones, _wide(b, x)), -1)]
 
 
-def _common(b: GraphBuilder, x: ir.Value, y: ir.Value, bits: int, times: int) -> ir.Value | None:
+def _common(b: Builder[Any], x: Any, y: Any, bits: int, times: int) -> Any:
     """`times` (x & y), if nothing but `bits` can be set in both; None if that is zero."""
     places = [place for place in range(0, _WIDTH, 8) if bits >> place & 255]
     if not places:
@@ -76,7 +78,7 @@ def _common(b: GraphBuilder, x: ir.Value, y: ir.Value, bits: int, times: int) ->
     weights = np.asarray([1 << place for place in places], _UINT64)
     byte = b.constant(np.uint64(256))
 
-    def in_bytes(value: ir.Value) -> ir.Value:
+    def in_bytes(value: Any) -> Any:
         shifted = b.op("Div", b.op("Unsqueeze", value, [-1]), b.constant(weights))
         return b.op("Mod", shifted, byte)
 
@@ -92,38 +94,39 @@ def _common(b: GraphBuilder, x: ir.Value, y: ir.Value, bits: int, times: int) ->
     return b.op("Squeeze", total, [-1])
 
 
-def _width(x: ir.Value) -> int:
-    assert x.dtype is not None
-    return int(8 * x.dtype.itemsize)
+def _width(b: Builder[Any], x: Any) -> int:
+    return 8 * b.dtype(x).itemsize
 
 
-def _wide(b: GraphBuilder, x: ir.Value) -> ir.Value:
+def _wide(b: Builder[Any], x: Any) -> Any:
     """The bits of x as uint64."""
     if b.dtype(x) == _UINT64:
         return x
     wide = b.cast(x, _UINT64)
-    if b.dtype(x).kind == "i" and _width(x) < _WIDTH:  # the sign has filled what is above
-        wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(x))))
+    if b.dtype(x).kind == "i" and _width(b, x) < _WIDTH:  # the sign has filled what is above
+        wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(b, x))))
     return wide
 
 
-def _back(b: GraphBuilder, x: ir.Value, wide: ir.Value, bits: int) -> ir.Value:
+def _back(b: Builder[Any], x: Any, wide: Any, bits: int) -> Any:
     """The low bits of `wide`, of which no others than `bits` can be set, in x's dtype."""
-    full = (1 << _width(x)) - 1
+    full = (1 << _width(b, x)) - 1
     if b.dtype(x) != _UINT64:
-        if _width(x) < _WIDTH:
-            wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(x))))
+        if _width(b, x) < _WIDTH:
+            wide = b.op("Mod", wide, b.constant(np.uint64(1 << _width(b, x))))
         wide = b.cast(wide, b.dtype(x))
-    wide.meta[_MAY_BE_SET] = bits & full
+    meta = getattr(wide, "meta", None)
+    if meta is not None:  # of a graph's value; eagerly the numbers themselves are there
+        meta[_MAY_BE_SET] = bits & full
     return wide
 
 
-def _may_be_set(b: GraphBuilder, x: ir.Value) -> int:
+def _may_be_set(b: Builder[Any], x: Any) -> int:
     """The bits that can be other than zero in x."""
-    noted: int | None = x.meta.get(_MAY_BE_SET)
+    noted: int | None = getattr(x, "meta", {}).get(_MAY_BE_SET)
     if noted is not None:
         return noted
-    full = (1 << _width(x)) - 1
+    full = (1 << _width(b, x)) - 1
     known = b.constant_value(x)
     if known is None or not known.size:
         return full

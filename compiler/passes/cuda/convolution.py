@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import Any
 
+from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import is_static
-from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.inference import shape_of
-from onnxtape.compiler.passes.cuda.lowerings import lowering, required
+from onnxtape.compiler.passes.cuda.lowerings import lowering
+from onnxtape.compiler.record import Record
 
 _END = 2**31 - 1
 
 
 @lowering("ConvTranspose")
-def conv_transpose(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
+def conv_transpose(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
     """With the lesser padding on both sides; what is too much at the ends is cut off.
 
     ONNX Runtime leaves others to the CPU, and those of auto_pad, whose padding follows from the
     kernel: so that the output has stride times as many places as the input.
     """
-    pads = _pads(node)
+    pads = _pads(b, n)
     if pads is None:
         return None
     rank = len(pads) // 2
     begins, ends = pads[:rank], pads[rank:]
     lesser = [min(pair) for pair in zip(begins, ends, strict=True)]
-    if begins == ends and _auto_pad(node) == "NOTSET":
+    if begins == ends and _auto_pad(n) == "NOTSET":
         return None
     attributes = {
-        name: attribute.value
-        for name, attribute in node.attributes.items()
-        if name not in ("auto_pad", "pads")
+        name: value for name, value in n.attributes.items() if name not in ("auto_pad", "pads")
     }
     attributes["pads"] = [*lesser, *lesser]
-    inputs = list(node.inputs)
+    inputs = list(n.inputs)
     (whole,) = b.emit("ConvTranspose", inputs, attributes)
     first = [begin - less for begin, less in zip(begins, lesser, strict=True)]
     last = [less - end or _END for end, less in zip(ends, lesser, strict=True)]
@@ -42,26 +40,26 @@ def conv_transpose(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
     return [b.op("Slice", whole, first, last, list(range(2, rank + 2)))]
 
 
-def _auto_pad(node: ir.Node) -> str:
-    return node.attributes.get_string("auto_pad", "NOTSET") or "NOTSET"
+def _auto_pad(n: Record[Any]) -> str:
+    return str(n.attribute("auto_pad", "NOTSET"))
 
 
-def _pads(node: ir.Node) -> list[int] | None:
+def _pads(b: Builder[Any], n: Record[Any]) -> list[int] | None:
     """The padding before and after, axis by axis; None where it depends on the input's size."""
-    if node.attributes.get_ints("output_shape"):
+    if n.attribute("output_shape"):
         return None
-    kernel = shape_of(required(node, 1))
+    kernel = b.shape(n.required(1))
     if not is_static(kernel):
         return None
     sizes, rank = kernel[2:], len(kernel) - 2
-    auto = _auto_pad(node)
+    auto = _auto_pad(n)
     if auto == "NOTSET":
-        return list(node.attributes.get_ints("pads") or [0] * (2 * rank))
+        return list(n.attribute("pads") or [0] * (2 * rank))
     if auto == "VALID":
         return [0] * (2 * rank)
-    strides = node.attributes.get_ints("strides") or [1] * rank
-    dilations = node.attributes.get_ints("dilations") or [1] * rank
-    more = node.attributes.get_ints("output_padding") or [0] * rank
+    strides = n.attribute("strides") or [1] * rank
+    dilations = n.attribute("dilations") or [1] * rank
+    more = n.attribute("output_padding") or [0] * rank
     parameters = zip(sizes, strides, dilations, more, strict=True)
     totals = [(size - 1) * d + 1 + extra - s for size, s, d, extra in parameters]
     if any(total < 0 for total in totals):

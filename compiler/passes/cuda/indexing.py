@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import is_static
-from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes.cuda.lowerings import lowering, required
+from onnxtape.compiler.passes.cuda.lowerings import lowering
+from onnxtape.compiler.record import Record
 
 #: So many tensors ONNX Runtime's kernel takes by value; the addresses of more it copies to the
 #: device in each run, which cannot be recorded.
 _CONCAT_LIMIT = 32
-_REDUCED = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+_REDUCED = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 @lowering("Concat")
-def concat(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
+def concat(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
     """In groups, and groups of groups."""
-    parts = list(node.inputs)
+    parts = list(n.inputs)
     if len(parts) <= _CONCAT_LIMIT:
         return None
-    axis = node.attributes["axis"].as_int()
+    axis = n.attribute("axis")
     while len(parts) > 1:
         groups = [parts[i : i + _CONCAT_LIMIT] for i in range(0, len(parts), _CONCAT_LIMIT)]
         parts = [b.op("Concat", *g, axis=axis) if len(g) > 1 else g[0] for g in groups]
-    return [x for x in parts if x is not None]
+    return parts
 
 
 @lowering("ScatterND")
-def scatter_nd(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
+def scatter_nd(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
     """Element by element: ScatterElements reduces numbers of all kinds.
 
     The kernel is there for all, and fails when it runs.
     """
-    data, indices, updates = (required(node, i) for i in range(3))
-    reduction = node.attributes.get_string("reduction", "none") or "none"
-    if reduction == "none" or data.dtype in _REDUCED:
+    data, indices, updates = (n.required(i) for i in range(3))
+    reduction = n.attribute("reduction", "none")
+    if reduction == "none" or b.dtype(data) in _REDUCED:
         return None
     known = b.shape(indices)
     depth = known[-1] if known else None
@@ -60,16 +60,16 @@ def scatter_nd(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
     whole, new = b.op("Reshape", data, [-1]), b.op("Reshape", updates, [-1])
     made = b.op("ScatterElements", whole, flat, new, axis=0, reduction=reduction)
     shape = b.shape(data)
-    if is_static(shape) and math.prod(shape):
+    if is_static(shape) and 0 not in shape:
         return [b.op("Reshape", made, list(shape))]
     return [b.op("Reshape", made, b.op("Shape", data), allowzero=1)]
 
 
-def _columns(b: GraphBuilder, indices: ir.Value, depth: int) -> list[ir.Value]:
+def _columns(b: Builder[Any], indices: Any, depth: int) -> list[Any]:
     if depth == 1:
         return [indices]
     return list(b.op_multi("Split", indices, outputs=depth, axis=-1, num_outputs=depth))
 
 
-def _entry(b: GraphBuilder, sizes: ir.Value, axis: int) -> ir.Value:
+def _entry(b: Builder[Any], sizes: Any, axis: int) -> Any:
     return b.op("Slice", sizes, [axis], [axis + 1], [0])

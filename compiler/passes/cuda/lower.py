@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxtape.compiler.autodiff import record_of
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
-from onnxtape.compiler.passes.cuda import (  # noqa: F401 - they fill the table
-    bits,
-    convolution,
-    elementwise,
-    indexing,
-    normalization,
-)
-from onnxtape.compiler.passes.cuda.lowerings import LOWERINGS
+from onnxtape.compiler.passes.cuda.lowerings import lowering_of
 
 
 class LowerForCuda(GraphPass):
@@ -40,11 +34,11 @@ class LowerForCuda(GraphPass):
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
         changed = False
         for node in list(model.graph.all_nodes()):
-            lower = LOWERINGS.get(node.op_type)
+            lower = lowering_of(node.op_type)
             if lower is None or not applies(node, node.op_type):
                 continue
             with builder.before(node):
-                values = lower(builder, node)
+                values = lower(builder, record_of(node))
                 if values is not None:
                     builder.take_place(node, *values)
                     changed = True

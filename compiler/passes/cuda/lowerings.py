@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import onnx_ir as ir
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.record import Record
 
-from onnxtape.compiler.graph_builder import GraphBuilder
-
-#: Writes a node with other operators: one value per output; None where its kernel will do.
-Lowering = Callable[[GraphBuilder, ir.Node], Sequence[ir.Value] | None]
+#: Writes an operator with others: one value per output; None where its kernel will do.
+Lowering = Callable[[Builder[Any], Record[Any]], Sequence[Any] | None]
 
 #: Operators that compute on bfloat16 in kernels of their own. The others, comparisons among them,
 #: have none on any provider, and ONNX Runtime opens no session with them.
@@ -22,21 +22,28 @@ BFLOAT16 = frozenset(
     ]
 )
 
-LOWERINGS: dict[str, Lowering] = {}
+_TABLE: dict[str, Lowering] = {}
 
 
 def lowering(*op_types: str) -> Callable[[Lowering], Lowering]:
     """Register the decorated function for these operators of the default domain."""
 
     def register(lower: Lowering) -> Lowering:
-        LOWERINGS.update(dict.fromkeys(op_types, lower))
+        _TABLE.update(dict.fromkeys(op_types, lower))
         return lower
 
     return register
 
 
-def required(node: ir.Node, index: int) -> ir.Value:
-    """An input that the operator cannot do without."""
-    value = node.inputs[index]
-    assert value is not None
-    return value
+def lowering_of(op_type: str) -> Lowering | None:
+    """What writes an operator of the default domain with others, where that may be needed."""
+    # The families register themselves on import; they import this module, so not at its top.
+    from onnxtape.compiler.passes.cuda import (  # noqa: F401
+        bits,
+        convolution,
+        elementwise,
+        indexing,
+        normalization,
+    )
+
+    return _TABLE.get(op_type)

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.passes.cuda.lowerings import lowering, required
+from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.passes.cuda.lowerings import lowering
+from onnxtape.compiler.record import Record
 
 _FLOAT32 = np.dtype(np.float32)
 
 
 @lowering("BatchNormalization")
-def batch_normalization(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None:
+def batch_normalization(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
     """By its formula, in float32 at least, in the words of its gradient rule, so that what both
     compute is computed once.
 
     ONNX Runtime refuses "training mode" since opset 14; of inference it has a kernel.
     """
-    if "training_mode" not in node.attributes or not node.attributes["training_mode"].as_int():
+    if not n.attribute("training_mode", 0):
         return None
-    given = required(node, 0)
+    given = n.required(0)
     rank = b.known_rank(given, "BatchNormalization on CUDA")
     dtype = np.promote_types(b.dtype(given), _FLOAT32) if b.dtype(given).kind == "f" else _FLOAT32
-    x, scale, bias, old_mean, old_variance = (b.cast(required(node, i), dtype) for i in range(5))
-    momentum = node.attributes.get_float("momentum", 0.9)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    x, scale, bias, old_mean, old_variance = (b.cast(n.required(i), dtype) for i in range(5))
+    momentum = n.attribute("momentum", 0.9)
+    epsilon = n.attribute("epsilon", 1e-5)
 
-    def spread(vector: ir.Value) -> ir.Value:
+    def spread(vector: Any) -> Any:
         return b.op("Unsqueeze", vector, list(range(1, rank - 1))) if rank > 2 else vector
 
-    def channel_sum(values: ir.Value) -> ir.Value:
+    def channel_sum(values: Any) -> Any:
         # CUDA adds up the last axes, or the first ones, in fast kernels of its own.
         if rank > 2:
             values = b.op("ReduceSum", values, list(range(2, rank)), keepdims=0)
@@ -46,19 +47,19 @@ def batch_normalization(b: GraphBuilder, node: ir.Node) -> list[ir.Value] | None
     y = b.op("Mul", shifted, spread(b.op("Mul", scale, inverse)))
     y = b.op("Add", y, spread(bias))
 
-    def running(old: ir.Value, new: ir.Value) -> ir.Value:
+    def running(old: Any, new: Any) -> Any:
         if momentum == 0.0:
             return new
         kept = b.op("Mul", old, momentum)
         return b.op("Add", kept, b.op("Mul", new, 1.0 - momentum))
 
     statistics = (running(old_mean, mean), running(old_variance, variance))
-    given_in = b.dtype(required(node, 3))
+    given_in = b.dtype(n.required(3))
     values = [b.cast(y, b.dtype(given)), *(b.cast(s, given_in) for s in statistics)]
-    return values[: len(node.outputs)]
+    return values[: len(n.outputs)]
 
 
-def _count(b: GraphBuilder, x: ir.Value, axes: list[int]) -> float | ir.Value:
+def _count(b: Builder[Any], x: Any, axes: list[int]) -> Any:
     shape = b.shape(x)
     sizes = [None if shape is None else shape[axis] for axis in axes]
     if all(isinstance(size, int) for size in sizes):
