@@ -16,6 +16,7 @@ from onnxtape.layers.adaptive_pooling import (
 from onnxtape.layers.attention import AdditiveAttention, Attention
 from onnxtape.layers.batch_normalization import BatchNormalization
 from onnxtape.layers.categories import CategoryEncoding, Discretization
+from onnxtape.layers.conv_lstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from onnxtape.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -168,6 +169,9 @@ __all__ = [
     "CenterCrop",
     "Concatenate",
     "Conv1D",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Conv1DTranspose",
     "Conv2D",
     "Conv2DTranspose",

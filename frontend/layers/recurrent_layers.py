@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxtape.layers.recurrent import RNN
-from onnxtape.layers.recurrent_base import GatedCell
+from onnxtape.layers.recurrent_base import RecurrentCell
 from onnxtape.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
 from onnxtape.naming import to_snake_case
 
@@ -15,10 +15,10 @@ from onnxtape.naming import to_snake_case
 _OF_RNN = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
 
 
-class _OfCell(RNN):
+class OfCell(RNN):
     """An RNN that makes its cell of those of its arguments that the cell takes."""
 
-    cell_type: type[GatedCell]
+    cell_type: type[RecurrentCell]
 
     def __init__(self, given: Mapping[str, Any], **kwargs: Any) -> None:
         """See the subclasses.
@@ -40,12 +40,16 @@ class _OfCell(RNN):
             **kwargs,
         )
 
+
+class _OfUnits(OfCell):
+    """One of so many units."""
+
     @property
     def units(self) -> int:
         return int(self.cell.units)
 
 
-class SimpleRNN(_OfCell):
+class SimpleRNN(_OfUnits):
     """A fully connected recurrent layer; arguments and weights as `SimpleRNNCell` and `RNN`."""
 
     cell_type = SimpleRNNCell
@@ -78,7 +82,7 @@ class SimpleRNN(_OfCell):
         super().__init__(locals(), **kwargs)
 
 
-class GRU(_OfCell):
+class GRU(_OfUnits):
     """A gated recurrent unit; arguments and weights as `GRUCell` and `RNN`.
 
     `use_cudnn` has no meaning here.
@@ -117,7 +121,7 @@ class GRU(_OfCell):
         super().__init__(locals(), **kwargs)
 
 
-class LSTM(_OfCell):
+class LSTM(_OfUnits):
     """A long short-term memory; arguments and weights as `LSTMCell` and `RNN`.
 
     `use_cudnn` has no meaning here.

@@ -314,3 +314,38 @@ def test_cells_are_named_by_their_kind_as_in_keras() -> None:
         "both/forward_gru/gru_cell/kernel",
         "both/backward_gru/gru_cell/kernel",
     ]
+
+
+def test_convolutional_dropout_has_one_mask_per_gate_for_all_steps() -> None:
+    layer = ot.layers.ConvLSTM2D(3, 2, dropout=0.5, recurrent_dropout=0.3, seed=1)
+    x = np.ones((2, 3, 5, 4, 2), np.float32)
+    layer(x)
+    drawn = layer.cell.seed_generator.state.numpy()
+    written_out = layer(x, training=True).numpy()
+    layer.cell.seed_generator.state.assign(drawn)
+    # In a Scan, where the length is not known.
+    step = ot.function(
+        lambda x: layer(x, training=True),
+        input_signature=[ot.TensorSpec((2, None, 5, 4, 2), "float32")],
+        fallback="error",
+    )
+    np.testing.assert_allclose(step(x).numpy(), written_out, rtol=1e-5, atol=1e-6)
+    assert np.abs(written_out - layer(x).numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "ConvLSTM2D needs a positive number of filters, not 0"),
+        ({"strides": 2, "dilation_rate": 2}, "ConvLSTM2D takes strides or dilations, not both"),
+        ({"dropout": 1.0}, r"ConvLSTM2D: dropout lies in \[0, 1\), not at 1\.0"),
+    ],
+)
+def test_what_convolutional_layers_refuse(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ot.layers.ConvLSTM2D(**{"filters": 2, "kernel_size": 2, **options})
+
+
+def test_convolutional_layers_need_known_sizes() -> None:
+    with pytest.raises(ot.errors.ShapeError, match="known sizes but for batch and time, not"):
+        ot.layers.ConvLSTM2D(2, 2)(ot.Input((None, None, 4, 2)))

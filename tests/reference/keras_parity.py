@@ -125,6 +125,8 @@ What Keras 3.15 does, and onnxtape does not:
 - A layer that was called with `training=` in the functional API keeps that, as Keras's guides to
   transfer learning and to Monte Carlo dropout have it. In Keras, `fit`, `predict` and `model(x,
   training=...)` put their own in its place.
+- `compile` without a loss or metrics forgets those of the `compile` before; Keras keeps them.
+- `sparsemax` is the paper's, whose rows sum to 1; Keras's do not where more than one number stays.
 - Rows of an embedding that a batch reads twice: gradients are added up before the optimizer
   squares them, as in Keras on PyTorch and JAX. On TensorFlow, Keras squares them one by one.
 - The losses of single outputs in the logs of `fit` are means weighted by the batches' sizes, as in

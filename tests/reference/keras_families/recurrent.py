@@ -96,6 +96,25 @@ def _cells(*kinds: str, **options: Any) -> Program:
     return run
 
 
+def _convolutional(rank: int, **options: Any) -> Program:
+    def run(k: Any) -> Arrays:
+        layer = getattr(k.layers, f"ConvLSTM{rank}D")(2, 2, **options)
+        return training(k, layer, array((2, 3, *(5, 4, 3)[:rank], 2), 1), training=False)
+
+    return run
+
+
+def _convolutional_states(k: Any) -> Arrays:
+    """With a mask, states given and returned, backwards."""
+    layer = k.layers.ConvLSTM2D(
+        3, (2, 3), padding="same", return_sequences=True, return_state=True, go_backwards=True
+    )
+    x = k.ops.convert_to_tensor(array((2, 3, 5, 4, 2), 1))
+    states = [k.ops.convert_to_tensor(array((2, 5, 4, 3), 5 + i)) for i in range(2)]
+    mask = k.ops.convert_to_tensor(np.array([[True, True, False], [False, True, True]]))
+    return _outputs_and_gradients(k, layer, x, states, mask=mask)
+
+
 def _time_distributed(k: Any) -> Arrays:
     return training(k, k.layers.TimeDistributed(k.layers.Dense(2)), array(X, 1))
 
@@ -129,6 +148,12 @@ PROGRAMS: dict[str, Program] = {
     "bidirectional_states": _bidirectional("LSTM", 4, return_sequences=True),
     "gru_cell": _cells("GRUCell", return_sequences=True),
     "stacked_cells": _cells("LSTMCell", "SimpleRNNCell", return_sequences=True),
+    "conv_lstm_1d": _convolutional(1, padding="same", return_sequences=True),
+    "conv_lstm_2d": _convolutional(2, return_sequences=True),
+    "conv_lstm_2d_last": _convolutional(2, strides=2, use_bias=False, activation="relu"),
+    "conv_lstm_2d_dilated": _convolutional(2, dilation_rate=(2, 1), unit_forget_bias=False),
+    "conv_lstm_3d": _convolutional(3, strides=(1, 2, 1), padding="same"),
+    "conv_lstm_states": _convolutional_states,
     "time_distributed": _time_distributed,
     "time_distributed_batch": _time_distributed_batch,
 }
