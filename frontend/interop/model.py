@@ -36,6 +36,7 @@ from onnxtape.interop.origins import (
     find_ties,
     is_position_code,
 )
+from onnxtape.interop.parameters import Parameters
 from onnxtape.interop.reaching import reached_by_gradients
 from onnxtape.interop.reading import SourceModel, read_model
 from onnxtape.interop.saving import with_weights, write_model
@@ -123,7 +124,7 @@ class OnnxModel(Adaptable, Model):
         self._constants = {k: a for k, a in constants.items() if k not in floating}
         for node in self._nodes:
             node.padding = self._origins.padding.get(node.outputs[0])
-        self._ties = find_ties(floating)
+        self._ties = find_ties(floating, Parameters(read.original.graph).are_apart)
         reached = reached_by_gradients(self._nodes, self.output_names, constants)
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}
         tied = {*self._ties, *(tie.to for tie in self._ties.values())}

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from onnxtape.interop.limits import Budget
 
 # The keys under which we, torch.onnx.export (dynamo) and onnxscript's optimizer note it.
-_SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
+SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
-_CALL = "pkg.torch.onnx.fx_node"
+CALL = "pkg.torch.onnx.fx_node"
 _PADDED = re.compile(r"aten\.embedding\.default\]\(args = \(%\w+, %\w+, (\d+)[,)]")
 
 
@@ -54,15 +54,9 @@ class Origins:
     def of(cls, model: onnx.ModelProto, prepared: onnx.GraphProto) -> Origins:
         """Read the model's notes, and look at the form of it that is run."""
         noted = {p.key: p.value for p in model.graph.metadata_props}
-        kinds: dict[str, str] = {}
-        folded: dict[str, tuple[str, ...]] = {}
-        for value in model.graph.value_info:
-            notes = {p.key: p.value for p in value.metadata_props}
-            if _KIND in notes:
-                kinds[value.name] = notes[_KIND]
-            if _FOLDED in notes:
-                folded[value.name] = _names(notes[_FOLDED])
-        parameters = re.findall(r": PARAMETER target='([^']+)'", noted.get(_SIGNATURE, ""))
+        kinds = dict(_noted(model.graph, _KIND))
+        folded = folded_from(model.graph)
+        parameters = re.findall(r": PARAMETER target='([^']+)'", noted.get(SIGNATURE, ""))
         own = {p.key: p.value for p in model.metadata_props}.get(PARAMETERS, "")
         parameters += [name for name in own.split("\n") if name]
         computed: frozenset[str] = frozenset()
@@ -94,11 +88,28 @@ class Origins:
         return self.kinds.get(name, "PARAMETER" if name in self.parameters else "") == "PARAMETER"
 
 
+def folded_from(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """The initializers that the exporter has computed, with the names of what it made them of."""
+    return {name: names_in(written) for name, written in _noted(graph, _FOLDED)}
+
+
+def note_folded(graph: onnx.GraphProto, name: str, parts: Sequence[str]) -> None:
+    """Note what an initializer has been made of, as the exporter does."""
+    value = graph.value_info.add()
+    value.name = name
+    value.metadata_props.add(key=_FOLDED, value=repr(list(parts)))
+
+
+def _noted(graph: onnx.GraphProto, key: str) -> Iterator[tuple[str, str]]:
+    for value in graph.value_info:
+        yield from ((value.name, p.value) for p in value.metadata_props if p.key == key)
+
+
 def _padding_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
     for node in graph.node:
         if node.op_type == "Gather":
             for note in node.metadata_props:
-                if note.key == _CALL and (found := _PADDED.search(note.value)):
+                if note.key == CALL and (found := _PADDED.search(note.value)):
                     yield node.output[0], int(found[1])
 
 
@@ -206,7 +217,7 @@ _COMPUTED = re.compile(rf"(_\w+|\w+_default|{'|'.join(_OPERATIONS.split())})(_\d
 _REPEATED = re.compile(r"(embedding|expand|index|index_select|repeat)(_\d+)?")
 
 
-def _names(written: str) -> tuple[str, ...]:
+def names_in(written: str) -> tuple[str, ...]:
     """The names in a note: the text of a Python list of strings."""
     try:
         names = ast.literal_eval(written)
@@ -280,11 +291,16 @@ class Tie:
     transposed: bool
 
 
-def find_ties(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tie]:
+def find_ties(
+    weights: Mapping[str, npt.NDArray[Any]], are_apart: Callable[[str, str], bool]
+) -> dict[str, Tie]:
     """Weights of rank 2 and more that an exporter has written twice.
 
-    Equal content, as it is or transposed, means one weight, unless all its elements are equal:
-    nothing else makes two matrices alike to the last bit.
+    Equal content, as it is or transposed, means one weight, unless all its elements are equal or
+    the file tells better: nothing else makes two matrices alike to the last bit.
+
+    Args:
+        are_apart: whether two weights are known not to be one.
     """
     first: dict[tuple[tuple[int, ...], str, bytes], str] = {}
     ties: dict[str, Tie] = {}
@@ -292,14 +308,12 @@ def find_ties(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tie]:
         if array.ndim < 2 or array.size < 2 or np.all(array == array.flat[0]):
             continue
         key = _key(array)
-        if key in first:
-            ties[name] = Tie(first[key], transposed=False)
-            continue
         flipped = _key(array.T) if array.ndim == 2 else None
-        if flipped in first:
-            ties[name] = Tie(first[flipped], transposed=True)
-            continue
-        first[key] = name
+        found = next((k for k in (key, flipped) if k in first), None)
+        if found is None:
+            first[key] = name
+        elif not are_apart(first[found], name):
+            ties[name] = Tie(first[found], transposed=found != key)
     return ties
 
 

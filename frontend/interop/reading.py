@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxtape.errors import ModelError
 from onnxtape.interop.preparing import prepared
+from onnxtape.interop.untrained import bring_back
 from onnxtape.runtime.weights import LARGEST_MODEL
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class SourceModel(NamedTuple):
 
     Attributes:
         name: of the file, for messages; "model" for a proto.
-        original: as it is in the file, with its weights.
+        original: as it is in the file, with its weights; but see `untrained`.
         prepared: in the form that is run and differentiated; see `preparing`.
         external: the names of the initializers that lie in files of their own.
     """
@@ -48,6 +49,7 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Sour
             opset up.
     """
     name, original, external = read_proto(source)
+    bring_back(original)
     return SourceModel(name, original, prepared(name, original), external)
 
 

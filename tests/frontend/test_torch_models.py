@@ -34,7 +34,7 @@ def named(model: Any, gradients: list[Any]) -> dict[str, Any]:
 
 
 def test_there_are_models() -> None:
-    assert len(NAMES) == 10
+    assert len(NAMES) == 11
 
 
 @pytest.mark.parametrize("compiled", [False, True])

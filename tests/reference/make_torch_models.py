@@ -201,6 +201,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, Any], dict[str, Any]
     "bert": (bert, TOKENS, {"opset_version": 20}),
     "gpt2": (gpt2, TOKENS, {"opset_version": 21}),
     "llama": (llama, TOKENS, {"opset_version": 20}),
+    "untrained": (gpt2, TOKENS, {"opset_version": 20}),
     "graph": (Graph, ((5, 4), {}), {"opset_version": 17}),
     "branches": (Branches, ((5, 3, 4), {1: BATCH}), {"opset_version": 22}),
     "positions": (Positions, (TOKENS[0], {0: BATCH}), {"opset_version": 19}),
@@ -213,18 +214,14 @@ def make(name: str, folder: Path) -> None:
     build, (shape, dynamic), options = MODELS[name]
     torch.manual_seed(0)
     model = build().eval()
-    with torch.no_grad():
-        # Freshly made weights are equal in part, which exporters make use of; trained ones are not.
-        trained = [p for p in model.parameters() if p.requires_grad]
-        for parameter in [*trained, *(b for b in model.buffers() if b.ndim)]:
-            if parameter.is_floating_point() and not parameter.isinf().any():
-                parameter.add_(torch.rand_like(parameter) * 0.1 + 0.01)
+    if name != "untrained":
+        disturb(model)
     x = torch.randint(0, 11, shape) if "tokens" in _kind(shape) else torch.randn(shape)
     torch.onnx.export(
         model, (x,), folder / f"{name}.onnx", dynamo=True, external_data=False, verbose=False,
         dynamic_shapes=(dynamic,), **options,
     )  # fmt: skip
-    strip(folder / f"{name}.onnx")
+    strip(folder / f"{name}.onnx", "" if name == "untrained" else "embedding")
     output = model(x)
     target = torch.randn_like(output)
 
@@ -248,16 +245,25 @@ def make(name: str, folder: Path) -> None:
     np.savez_compressed(folder / f"{name}.npz", losses=np.float64(losses), **arrays)
 
 
-def strip(path: Path) -> None:
+def disturb(model: nn.Module) -> None:
+    """Freshly made weights are equal in part, which exporters make use of; trained ones are not."""
+    with torch.no_grad():
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for parameter in [*trained, *(b for b in model.buffers() if b.ndim)]:
+            if parameter.is_floating_point() and not parameter.isinf().any():
+                parameter.add_(torch.rand_like(parameter) * 0.1 + 0.01)
+
+
+def strip(path: Path, calls: str) -> None:
     """Remove what the exporter notes on nodes: stack traces, with the paths of this machine.
 
-    The calls of embeddings stay; they say which row is padding.
+    The calls in which `calls` stands stay; those of embeddings say which row is padding.
     """
     model = onnx.load(path)
     graphs = [model.graph]
     while graphs:
         for node in graphs.pop().node:
-            notes = [n for n in node.metadata_props if n.key == CALL and "embedding" in n.value]
+            notes = [n for n in node.metadata_props if n.key == CALL and calls in n.value]
             del node.metadata_props[:]
             node.metadata_props.extend(notes)
             graphs.extend(a.g for a in node.attribute if a.HasField("g"))
