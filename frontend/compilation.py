@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -112,7 +112,7 @@ def _opened(
         bound_blocks(packed, blocks, session),
         place.device,
         Shares(shares) if shares else None,
-        None if part is None else _batch_parts(traced, providers, part, notes["samples"]),
+        None if part is None else _batch_parts(traced, providers, part, notes),
     )
 
 
@@ -132,15 +132,24 @@ def _bindings(
     ]
 
 
-def _batch_parts(traced: TracedStep, providers: Providers, part: bytes, samples: int) -> BatchParts:
+def _batch_parts(
+    traced: TracedStep, providers: Providers, part: bytes, notes: Mapping[str, Any]
+) -> BatchParts:
     count = thread_count()
-    single = create_session(part, providers, optimize=False, in_order=True, threads=1)
+    single = create_session(
+        part,
+        providers,
+        optimize=False,
+        in_order=True,
+        threads=1,
+        memory_pattern=notes["small"],
+    )
     pairs = zip(traced.state, traced.variables, strict=True)
     made = [value.name for value in single.get_outputs()]
     return BatchParts(
         single,
         FIRST_SAMPLE,
-        samples,
+        notes["samples"],
         count,
         [s.name for s in traced.inputs],
         {entry.input_name: VariableCell(variable) for entry, variable in pairs},
@@ -181,15 +190,13 @@ def _ready_to_run(
 def _optimized(
     traced: TracedStep, outputs: Mapping[str, str], providers: Providers
 ) -> CachedGraph | None:
-    packs = packs_updates(traced, providers)
-    frugal = any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.further)
-    model, split = model_to_run(traced, providers, may_split=not frugal)
+    model, split = model_to_run(traced, providers, may_split=True)
     optimized = _optimized_model(ir.to_proto(model).SerializeToString(), providers)
     if optimized is None:
         return None
     late = recomputed_values(model)
     brief = estimated_seconds(model.graph) < _BRIEF_SECONDS
-    if packs:
+    if packs_updates(traced, providers):
         _tidy(optimized, late)
         packed = schedule_packed(
             optimized, outputs, late, thread_count(), _has_row_kernels(), single=brief
@@ -204,14 +211,15 @@ def _optimized(
         schedule_updates(part, {}, late)
         graphs.append(part)
     models = [ir.to_proto(each).SerializeToString() for each in graphs]
-    graph = model.graph
+    run = [model] if split is None else [model, split.part]
+    small = all(estimated_peak(each.graph) < _SMALL_BYTES * len(each.graph) for each in run)
     notes = {
         "in_place": sorted(packed.in_place),
         "blocks": [asdict(block) for block in packed.blocks],
         "lengths": [len(model) for model in models],
         "samples": None if split is None else split.samples,
         "brief": brief,
-        "small": not frugal and estimated_peak(graph) < _SMALL_BYTES * len(graph),
+        "small": small and not _is_frugal(traced),
     }
     return CachedGraph(b"".join(models), notes)
 
@@ -235,46 +243,45 @@ def _has_row_kernels() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _split(traced: TracedStep, model: ir.Model) -> Split | None:
-    """The step as parts of the batch that run at the same time, where that is worthwhile."""
-    if thread_count() < 2:
-        return None
-    split = split_batch(model, [s.name for s in traced.inputs], thread_count())
-    if split is not None:
-        for each in (split.part, split.rest):
-            run_passes(each, _kernel_passes())
-    return split
-
-
 def _convolves(traced: TracedStep) -> bool:
     return any(applies(node, "Conv", "ConvTranspose") for node in traced.raw.graph)
 
 
-def _kernel_passes() -> list[GraphPass]:
-    """What prepares products, and sums of rows, for ONNX Runtime's CPU kernels."""
-    return [TransposedOperands(), WideOperandsFirst(), ScaledLayers(), AddToRows()]
+def _is_frugal(traced: TracedStep) -> bool:
+    """Whether memory counts more than time."""
+    return any(isinstance(graph_pass, Rematerialize) for graph_pass in traced.further)
+
+
+def _kernel_passes(block: int, threads: int) -> list[GraphPass]:
+    """What prepares convolutions, products, and sums of rows for ONNX Runtime's CPU kernels."""
+    blocked = [BlockedConvolutions(block, threads), RemoveDeadCode()] if block else []
+    return [*blocked, TransposedOperands(), WideOperandsFirst(), ScaledLayers(), AddToRows()]
 
 
 def model_to_run(
     traced: TracedStep, providers: Providers, *, may_split: bool = False
 ) -> tuple[ir.Model, Split | None]:
     """The step's graph for its provider, which for the CPU has what only ONNX Runtime's own kernels
-    know; not to be exported. Where it is split: the rest of it, and the split."""
+    know; not to be exported. Where it is split, into parts of the batch that run at the same time:
+    the rest of it, and the split."""
     if not packs_updates(traced, providers):
         return traced.rewritten(_target(providers)), None
-    # Finding the size opens a session: only where it matters.
+    threads = thread_count()
+    # Finding the size of blocks opens a session: only where it matters.
     block = block_size() if _convolves(traced) else 0
-    if block:
-        before: list[GraphPass] = [MarkKernelGradients(block)]
-        blocked = [BlockedConvolutions(block, thread_count()), *_kernel_passes(), RemoveDeadCode()]
-        return traced.rewritten(CPU, before, blocked), None
-    model = traced.rewritten(CPU)
-    # Convolutions are laid out for their kernels instead.
-    split = _split(traced, model) if may_split and not _convolves(traced) else None
-    if split is not None:
-        return split.rest, split
-    run_passes(model, _kernel_passes(), verify=tracing.verify_passes)
-    return model, None
+    model = traced.rewritten(CPU, [MarkKernelGradients(block)] if block else [])
+    split = None
+    if may_split and threads > 1 and not _is_frugal(traced):
+        split = split_batch(model, [s.name for s in traced.inputs], threads)
+    # A kernel's gradient takes images in blocks, too.
+    if split is None or split.samples < block:
+        pieces, split = [(model, threads)], None
+    else:
+        pieces = [(split.rest, threads), (split.part, 1)]
+    for piece, own in pieces:
+        passes = _kernel_passes(block, own)
+        run_passes(piece, passes, verify=tracing.verify_passes, domains=MarkKernelGradients.domains)
+    return pieces[0][0], split
 
 
 def _optimized_model(model: bytes, providers: Providers) -> ir.Model | None:

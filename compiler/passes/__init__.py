@@ -53,18 +53,24 @@ def applies(node: ir.Node, *op_types: str) -> bool:
     return node.op_type in op_types and node.domain in ("", "ai.onnx")
 
 
-def run_passes(model: ir.Model, passes: Sequence[GraphPass], *, verify: bool = False) -> None:
+def run_passes(
+    model: ir.Model,
+    passes: Sequence[GraphPass],
+    *,
+    verify: bool = False,
+    domains: frozenset[str] = frozenset(),
+) -> None:
     """Run `passes` in order on `model`, in place.
 
     Args:
         verify: check the graph's invariants and each pass's contract.
+        domains: what other domains than the default one the model may have operators of already.
 
     Raises:
         VerificationError: (with `verify`) a pass broke its contract or the graph.
     """
     if verify:
-        verify_model(model, "tracing")
-    domains: frozenset[str] = frozenset()
+        verify_model(model, "tracing", domains)
     for graph_pass in passes:
         before = _Summary(model) if verify else None
         graph_pass.run(model)

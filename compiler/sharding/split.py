@@ -31,7 +31,7 @@ _LEAST_SHARED_SECONDS = 2e-5
 #: What starting the parts and waiting for them takes.
 _SECONDS_TO_START = 1e-4
 #: The parts have to be so much faster, by estimate.
-_WORTHWHILE = 0.87
+_WORTHWHILE = 0.95
 
 
 class Split(NamedTuple):
@@ -235,10 +235,18 @@ class _Part:
             (end,) = self.builder.emit("Add", [begin, length], {})
             self._bounds[shard.inner] = (begin, end)
         begin, end = self._bounds[shard.inner]
-        axes = self.builder.constant([shard.axis])
-        shape = shape_of(value)
+        shape: Sequence[int] = shape_of(value) or ()  # type: ignore[assignment]
+        wanted = local_shape(shape, shard, self.plan.parts)
+        axis, outer = shard.axis, shard.outer
+        if outer > 1:  # several times all samples: as an axis of their own
+            table = [*shape[:axis], outer, shape[axis] // outer, *shape[axis + 1 :]]
+            (value,) = self.builder.emit("Reshape", [value, self.builder.constant(table)], {})
+            axis += 1
+        axes = self.builder.constant([axis])
         (made,) = self.builder.emit("Slice", [value, begin, end, axes], {})
-        made.shape = ir.Shape(local_shape(shape or (), shard, self.plan.parts))  # type: ignore[arg-type]
+        if outer > 1:
+            (made,) = self.builder.emit("Reshape", [made, self.builder.constant(wanted)], {})
+        made.shape = ir.Shape(wanted)
         return made
 
     def copy(self, node: ir.Node) -> None:

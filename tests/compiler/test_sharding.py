@@ -13,6 +13,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxtape.compiler import GraphBuilder
+from onnxtape.compiler.passes.blocked.kernel_gradients import DOMAIN
 from onnxtape.compiler.sharding import split
 from onnxtape.compiler.sharding.placement import Shard, reshaped
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
@@ -50,6 +51,58 @@ def picked(b: GraphBuilder, x: Any, w: Any) -> Any:
     found = b.op("GatherElements", b.op("LogSoftmax", x, axis=1), places, axis=1)
     filled = b.op("ScatterElements", np.zeros((BATCH, 5), np.float32), places, found, axis=1)
     return mean(b, b.op("Mul", filled, x))
+
+
+def image(b: GraphBuilder, x: Any) -> Any:
+    return b.op("Reshape", b.op("Concat", x, b.op("Exp", x), axis=1), [BATCH, 1, 2, 5])
+
+
+def convolved(b: GraphBuilder, x: Any, w: Any) -> Any:
+    kernel = b.op("Reshape", b.op("Slice", w, [0], [2], [0]), [2, 1, 1, 5])
+    maps = b.op("Conv", image(b, x), kernel, pads=[0, 2, 0, 2])
+    back = b.op("ConvTranspose", maps, kernel, np.ones(1, np.float32), strides=[2, 1])
+    return mean(b, back)
+
+
+def pooled(b: GraphBuilder, x: Any, w: Any) -> Any:
+    rows = b.op("Reshape", image(b, x), [1, BATCH, 2, 5])
+    largest = b.op("MaxPool", rows, kernel_shape=[1, 2])
+    means = b.op("AveragePool", b.op("Pad", rows, [0, 0, 1, 1, 0, 0, 0, 0]), kernel_shape=[2, 3])
+    joined = b.op("Concat", largest, means, axis=3)
+    return b.op("ReduceSum", b.op("GlobalMaxPool", joined), [1])
+
+
+def both(b: GraphBuilder, x: Any) -> Any:
+    return b.op("Concat", x, b.op("Neg", x), axis=0)
+
+
+def twice(b: GraphBuilder, x: Any, w: Any) -> Any:
+    """Two images of each sample, one after the other, and numbers for all of them."""
+    return mean(
+        b, b.op("Mul", b.op("Exp", both(b, x)), np.arange(2 * BATCH, dtype=np.float32)[:, None])
+    )
+
+
+def resized(b: GraphBuilder, x: Any, w: Any) -> Any:
+    larger = b.op("Resize", image(b, x), None, np.float32([1, 1, 2, 2]), mode="linear")
+    smaller = b.op("Resize", larger, None, None, np.array([BATCH, 1, 2, 3]), mode="nearest")
+    return mean(b, smaller)
+
+
+#: For each sample two places in it, counted in the whole batch.
+PLACES = np.stack([np.repeat(np.arange(BATCH), 2), np.tile([3, 0], BATCH)], -1).reshape(-1, 2, 2)
+
+
+def by_places(b: GraphBuilder, x: Any, w: Any) -> Any:
+    found = b.op("GatherND", x, PLACES)
+    again = b.op("GatherND", x, np.full((BATCH, 2, 1), 4), batch_dims=1)
+    return mean(b, b.op("Mul", found, again))
+
+
+def into_rows(b: GraphBuilder, x: Any, w: Any) -> Any:
+    zeros = b.op("ConstantOfShape", [4, BATCH, 5], value=np.zeros(1, np.float32))
+    filled = b.op("ScatterND", zeros, np.array([[2], [0]]), b.op("Reshape", both(b, x), [2, -1, 5]))
+    return b.op("ReduceSum", filled, [1])
 
 
 CASES: dict[str, Build] = {
@@ -102,13 +155,27 @@ CASES: dict[str, Build] = {
     "recurrence": recurrence,
     "scattered": scattered,
     "picked": picked,
+    "convolved": convolved,
+    "pooled": pooled,
+    "places of maxima": lambda b, x, w: b.op_multi(
+        "MaxPool", image(b, x), outputs=2, kernel_shape=[2, 2]
+    )[1],
+    "resized": resized,
+    "padded samples": lambda b, x, w: mean(b, b.op("Pad", x, [1, 0, 0, 0])),
+    "several for each sample": twice,
+    "by places": by_places,
+    "places of other samples": lambda b, x, w: mean(b, b.op("GatherND", x, PLACES[::-1].copy())),
+    "into rows": into_rows,
+    "views of a sum": lambda b, x, w: b.op(
+        "Reshape", b.op("Transpose", b.op("Gemm", x, b.op("Exp", x), transA=1), perm=[1, 0]), [-1]
+    ),
 }
 
 
 #: Where the first operator sees samples together, so that there is nothing to do in parts.
 ALL_TOGETHER = {
     *("over the batch", "slice of samples", "running sum over samples", "largest", "two axes"),
-    *("products of all pairs", "added matrix"),
+    *("products of all pairs", "added matrix", "padded samples", "places of other samples"),
 }
 
 
@@ -171,6 +238,26 @@ def test_the_rest_has_nothing_left_of_what_the_parts_do() -> None:
     assert [node.op_type for node in found.rest.graph] == ["Add", "Identity"]
     assert sorted(node.op_type for node in found.part.graph)[-3:] == ["MatMul", "Relu", "Slice"]
     assert found.samples == BATCH // PARTS
+
+
+def test_views_of_sums_are_taken_in_the_parts() -> None:
+    found = split_batch(graph_of(CASES["views of a sum"]), ["x"], PARTS)
+    assert found is not None
+    assert [node.op_type for node in found.rest.graph] == ["Add", "Identity"]
+
+
+def test_a_marked_kernel_gradient_is_a_sum_over_the_parts() -> None:
+    graph, b = new_graph()
+    picture = b.op("Reshape", b.input("x", FLOAT, (BATCH, 50)), [BATCH, 2, 5, 5])
+    node = ir.Node(DOMAIN, "KernelGradient", [picture, b.op("Exp", picture)])
+    (made,) = node.outputs
+    made.name, made.shape, made.type = "made", ir.Shape([2, 2, 3, 3]), picture.type
+    graph.append(node)
+    graph.outputs.append(made)
+    found = split_batch(model_of(graph), ["x"], PARTS)
+    assert found is not None
+    assert [node.op_type for node in found.rest.graph] == ["Add"]
+    assert "KernelGradient" in [node.op_type for node in found.part.graph]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
