@@ -29,8 +29,10 @@ _SECONDS_PER_NODE, _SECONDS_TO_SHARE = 1e-6, 1e-5
 #: Operators of less than that are not divided between threads.
 _LEAST_SHARED_SECONDS = 2e-5
 #: Operators that ONNX Runtime's CPU kernels leave to one thread.
-_SERIAL = ("Concat", "Expand", "Pad", "Resize", "ScatterElements", "Slice", "Split", "Tile")
-_SERIAL += ("Transpose",)
+_SERIAL = (
+    *("Concat", "Expand", "Pad", "Resize", "ScatterElements", "Slice", "Split", "Tile"),
+    "Transpose",
+)
 #: What starting the parts and waiting for them takes.
 _SECONDS_TO_START = 1e-4
 #: The parts have to be so much faster, by estimate: where it says 0.92 and 0.93, measurements did
