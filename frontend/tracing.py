@@ -28,6 +28,7 @@ from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants
 from onnxtape.compiler.passes.fold_scale import FoldScale
+from onnxtape.compiler.passes.guarded_resizes import GuardResizes
 from onnxtape.compiler.passes.own_statistics import OwnStatistics
 from onnxtape.compiler.passes.portable_masks import PortableMasks
 from onnxtape.compiler.passes.rematerialize import Rematerialize
@@ -323,7 +324,7 @@ def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[Graph
     """
     # Without these, ONNX Runtime computes something else than the graph says, or nothing.
     first: list[GraphPass] = [] if target.is_cpu else [PortableMasks()]
-    last: list[GraphPass] = [OwnStatistics(), SerialScatters()]
+    last: list[GraphPass] = [OwnStatistics(), SerialScatters(), GuardResizes()]
     if target in (ANY, CPU):
         last.insert(0, ComputeInFloat32())
     if target.provider == "cuda":

@@ -39,6 +39,7 @@ class Node:
         last: the values that no later node uses.
         graphs: the subgraphs, by the names of their attributes.
         padding: of a Gather, the row that gets no gradient.
+        detached: of an Identity, whether no gradient flows through it.
     """
 
     op_type: str
@@ -49,6 +50,7 @@ class Node:
     last: tuple[str, ...] = ()
     graphs: dict[str, Subgraph] = field(default_factory=dict)
     padding: int | None = None
+    detached: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -253,7 +255,7 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values.update(zip(node.outputs, made, strict=False))
     elif node.op_type == "Identity":
         # Nothing is lost by it: what is known of the operand stays known; it may be a sequence.
-        values[node.outputs[0]] = operands[0]
+        values[node.outputs[0]] = stop_gradient(operands[0]) if node.detached else operands[0]
     elif node.op_type in sequences.OPERATORS:
         values[node.outputs[0]] = sequences.OPERATORS[node.op_type](operands, node.attributes)
     elif node.op_type in fused_operators.OPERATORS:

@@ -51,7 +51,7 @@ def _trace_back(nodes: Sequence[Node], carrying: set[str]) -> None:
             carrying.update(() if carrying.isdisjoint(node.outputs) else node.inputs)
             continue
         passes = node.op_type in sequences.OPERATORS or registry.lookup(node.op_type) is not None
-        if carrying.isdisjoint(node.outputs) or not passes:
+        if carrying.isdisjoint(node.outputs) or not passes or node.detached:
             continue
         formal = onnx.defs.get_schema(node.op_type).inputs
         for i, name in enumerate(node.inputs):

@@ -32,7 +32,12 @@ def split_to_sequence(operands: Sequence[Any], attributes: Attributes) -> list[T
     size = B.dim(x, axis)
     split = None if len(operands) < 2 else B.constant_value(operands[1])
     if len(operands) > 1 and split is None:
-        raise ModelError("SplitToSequence's sizes must be constants")
+        given = B.shape(operands[1])
+        if given is None or len(given) != 1 or not isinstance(given[0], int):
+            raise ModelError(
+                "SplitToSequence's sizes must be constants, or of a number that is known"
+            )
+        return list(B.op_multi("Split", x, operands[1], outputs=given[0], axis=axis))
     if split is not None and split.ndim == 1:
         sizes = [int(s) for s in split]
     elif not isinstance(size, int):

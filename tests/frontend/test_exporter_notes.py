@@ -263,3 +263,34 @@ def test_weights_that_are_equal_without_being_repeated_stay_apart() -> None:
         other = np.arange(np.prod(weight.shape), dtype="f").reshape(weight.shape)
         weight.assign(other)
         np.testing.assert_array_equal(model.trained_weights()[weight.path], other)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nothing_flows_through_what_the_framework_has_detached(compiled: bool) -> None:
+    """y = x W1 + stop(x W1) W2, where an Identity stands for the stop."""
+    stop = helper.make_node("Identity", ["h"], ["stopped"])
+    stop.metadata_props.add(
+        key="pkg.torch.onnx.fx_node",
+        value="%detach : call_function[target=torch.ops.aten.detach.default](args = (%h,))",
+    )
+    second = np.random.default_rng(2).normal(size=(8, 8)).astype("f")
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["h"]),
+            stop,
+            helper.make_node("MatMul", ["stopped", "w2"], ["g"]),
+            helper.make_node("Add", ["h", "g"], ["logits"]),
+        ],
+        tensors(w1=W1, w2=second),
+    )
+    model = ot.load_onnx(proto)
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x)
+        return tape.gradient(y, model.trainable_variables)
+
+    by_w1, by_w2 = (ot.function(step, fallback="error") if compiled else step)(X)
+    ones = np.ones((len(X), 8), "f")
+    np.testing.assert_allclose(by_w1, X.T @ ones, rtol=1e-5)
+    np.testing.assert_allclose(by_w2, (X @ W1).T @ ones, rtol=1e-5)

@@ -411,3 +411,42 @@ def test_sequences_are_mapped_and_optionals_opened() -> None:
         loss = ops.sum(model(X))
     (gradient,) = tape.gradient(loss, model.trainable_variables)
     np.testing.assert_allclose(gradient, np.full(4, X.sum()))
+
+
+DIVIDED = """
+<ir_version: 8, opset_import: ["": 17]>
+net (double[n,4] x, int64[2] sizes) => (double[n,4] y) {
+    parts = SplitToSequence <axis = 0> (x, sizes)
+    zero = Constant <value = int64 {0}> ()
+    one = Constant <value = int64 {1}> ()
+    first = SequenceAt (parts, zero)
+    second = SequenceAt (parts, one)
+    f = MatMul (first, w)
+    s = Mul (second, b)
+    y = Concat <axis = 0> (f, s)
+}
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_pieces_whose_sizes_are_known_when_it_runs(compiled: bool) -> None:
+    """As a mixture of experts divides its tokens."""
+    proto = parsed(DIVIDED)
+    model = ot.load_onnx(proto)
+
+    def gradients(x: Any, sizes: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x, sizes)
+            loss = ops.sum(y)
+        return y, tape.gradient(loss, model.trainable_variables)
+
+    step = ot.function(gradients, fallback="error") if compiled else gradients
+    for first in (3, 1, 5):
+        sizes = np.array([first, 5 - first])
+        y, found = step(X, sizes)
+        (expected,) = run(proto, {"x": X, "sizes": sizes})
+        np.testing.assert_allclose(y, expected)
+        by_name = dict(zip([v.path for v in model.trainable_variables], found, strict=True))
+        ones = np.ones((first, 4))
+        np.testing.assert_allclose(by_name["w"], X[:first].T @ ones)
+        np.testing.assert_allclose(by_name["b"], X[first:].sum(0))
