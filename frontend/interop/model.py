@@ -145,8 +145,11 @@ class OnnxModel(Adaptable, Model):
                 parameter = self._origins.is_parameter(key) is not False
                 trained = key in reached and parameter and not is_position_code(array)
                 if trained and self._origins.is_computed(key):
-                    repeated = self._origins.is_repeated(key)
-                    first = find_repetitions(array, repeated=repeated)
+                    first = find_repetitions(
+                        array,
+                        repeated=self._origins.is_repeated(key),
+                        expanded=self._origins.is_expanded(key),
+                    )
                     if first is not None:
                         self._repetitions[key] = first
                 self._weights[key] = Variable(array, trained, key)

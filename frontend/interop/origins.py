@@ -84,6 +84,10 @@ class Origins:
         """Whether the exporter has made an initializer by repeating parts of another one."""
         return name not in self.parameters and bool(_REPEATED.fullmatch(name))
 
+    def is_expanded(self, name: str) -> bool:
+        """Whether it has done so by an expansion."""
+        return self.is_repeated(name) and name.startswith("expand")
+
     def is_parameter(self, name: str) -> bool | None:
         """Whether an initializer is trained by the framework; None where nothing is noted."""
         if not self.parameters:
@@ -334,7 +338,7 @@ def _key(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
 
 
 def find_repetitions(
-    array: npt.NDArray[Any], *, repeated: bool = False
+    array: npt.NDArray[Any], *, repeated: bool = False, expanded: bool = False
 ) -> npt.NDArray[np.int64] | None:
     """Where each element of an array is found first, if parts of it are there twice or more.
 
@@ -344,6 +348,8 @@ def find_repetitions(
     Args:
         repeated: whether the exporter has made it by an operation that repeats: equal rows, and
             equal slices along any axis, are then the same one, but for those of one number only.
+        expanded: whether by an expansion: of one number only, it is so along the first axis, the
+            examples', as tokens are that begin as zeros.
 
     Returns:
         Numbers of the array's elements in its shape: an element's own, or that of the same one
@@ -353,6 +359,8 @@ def find_repetitions(
     if array.size == 0:
         return None
     numbers = np.arange(array.size).reshape(array.shape)
+    if expanded and array.ndim > 1 and len(array) > 1 and np.all(array == array.flat[0]):
+        return np.array(np.broadcast_to(numbers[:1], array.shape))
     if repeated:
         shared = numbers.reshape(-1, array.shape[-1])
         numbers = _first_of_equal(array.reshape(shared.shape), shared).reshape(array.shape)

@@ -213,6 +213,7 @@ def test_what_an_exporter_repeats_stays_one_weight(tmp_path: Path, noted: bool) 
         ("embedding_8", W1[:1, :4], np.zeros((5, 3), np.int64)),
         ("index_1", W1[:, :4], np.int64([[0, 1], [1, 0], [2, 2], [1, 1], [3, 0]])),
         ("expand", W1[:, :4].reshape(1, 4, 4), np.zeros(5, np.int64)),
+        ("expand_2", np.zeros((1, 4, 4), "f"), np.zeros(5, np.int64)),
     ],
 )
 def test_rows_that_an_exporter_has_gathered_or_expanded_stay_one_weight(
