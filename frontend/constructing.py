@@ -139,7 +139,9 @@ def _arguments(cls: type) -> tuple[list[str], bool]:
 
 
 def _is_ours(function: Any) -> bool:
-    return bool(function.__module__.partition(".")[0] == __name__.partition(".")[0])
+    # Of code that is run by `exec`, nobody knows the module.
+    module = function.__module__ or ""
+    return bool(module.partition(".")[0] == __name__.partition(".")[0])
 
 
 def checks_names(method: Callable[P, R]) -> Callable[P, R]:

@@ -20,9 +20,37 @@ _PICTURES = "use Pillow: numpy.asarray(PIL.Image.open(path)), and PIL.Image.from
 _OTHERS = "export that model to ONNX and use ot.load_onnx, or ot.from_torch or ot.from_keras"
 _PLAIN = "a configuration is what get_config() gives, a plain dict"
 
+#: TensorFlow's names at the top of its package.
+_TENSORFLOW: Mapping[str, str] = {
+    **{f"reduce_{name}": f"it is ot.ops.{name}"
+       for name in ("all", "any", "logsumexp", "max", "mean", "min", "prod", "sum")},
+    **{name: f"it is ot.ops.{name}" for name in ("identity", "ones", "zeros")},
+    "concat": "it is ot.ops.concatenate",
+    "constant": "it is ot.convert_to_tensor",
+    "gather": "it is ot.ops.take",
+    "range": "it is ot.ops.arange",
+    "rank": "it is ot.ops.ndim",
+    "pow": "it is ot.ops.power",
+    "newaxis": "write None",
+    **dict.fromkeys(
+        ("float16", "float32", "float64", "int32", "int64", "uint8", "bool"),
+        "dtypes are written by name: 'float32'",
+    ),
+    "nn": "its functions are in ot.ops, and ot.activations",
+    "math": "its functions are in ot.ops",
+    "linalg": "it is ot.ops.linalg",
+    "image": "it is ot.ops.image",
+    "keras": "its modules are here: ot.layers, ot.losses, ot.Model",
+    "Module": "there is ot.layers.Layer, with add_weight",
+    "train": "there are ot.save_checkpoint and ot.restore_checkpoint",
+    "name_scope": "operations are named after the layers that they are in",
+    "print": "Python's print shows what a step returns; in a step there is no printing",
+}  # fmt: skip
+
 #: By module, then by name.
 ADVICE: Mapping[str, Mapping[str, str]] = {
     "onnxtape": {
+        **_TENSORFLOW,
         "applications": f"{_NO_DOWNLOADS}: {_OTHERS}",
         "backend": "its functions are in ot.ops; clear_session is in ot.utils",
         "config": "dtypes are set by ot.set_dtype_policy, the device by ot.set_default_device",

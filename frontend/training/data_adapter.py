@@ -136,12 +136,15 @@ def make_batches(
         raise TypeError(
             f"data is arrays, an ot.data.Dataset or another iterable of batches, not {kind}"
         )
-    for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
+    makes = (
+        f"was given beside a {kind}, which makes its own batches (x, y) or (x, y, sample_weight)"
+    )
+    for name, given in (("y", y), ("sample_weight", sample_weight)):
         if given is not None:
-            raise ValueError(
-                f"{name} was given beside a {kind}, which makes its own batches (x, y) or "
-                "(x, y, sample_weight)" + (": batch that" if name == "batch_size" else "")
-            )
+            raise ValueError(f"{name} {makes}")
+    if batch_size is not None:
+        # Programs for Keras, which says nothing, do this.
+        context.warn_user(f"batch_size {makes}: it has no meaning")
 
     def change(batch: Any) -> Any:
         batch = _as_batch(batch)

@@ -148,7 +148,7 @@ class FunctionLoss(losses.Loss):
         super().__init__(name=getattr(function, "__name__", None))
         self.function = function
         # The package's own functions see to the targets themselves; some take classes.
-        self._takes_classes = getattr(function, "__module__", "").startswith("onnxtape.")
+        self._takes_classes = (getattr(function, "__module__", "") or "").startswith("onnxtape.")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if isinstance(y_true, Tensor) and isinstance(y_pred, Tensor):

@@ -275,7 +275,6 @@ def test_mistakes_of_fit() -> None:
     model = compiled()
     for options, message in [
         ({"x": data, "y": Y}, "y was given beside a Dataset"),
-        ({"x": data, "batch_size": 8}, "batch_size was given beside a Dataset"),
         ({"x": data, "validation_split": 0.2}, "validation_split needs arrays, not a Dataset"),
         ({"x": data.repeat()}, "give steps_per_epoch"),
         ({"x": X, "y": Y, "validation_split": 1.5}, r"lies between 0 and 1, not at 1\.5"),
@@ -295,5 +294,7 @@ def test_mistakes_of_fit() -> None:
         model.compile("sgd", "mse", ["accuracy"])
     with pytest.raises(ValueError, match=r"write metrics=\['mae'\]"):
         model.compile("sgd", "mse", metrics="mae")
+    with pytest.warns(UserWarning, match=r"batch_size was given beside a Dataset.*no meaning"):
+        compiled().fit(data, batch_size=4, verbose=0)
     with pytest.warns(UserWarning, match="the data ran out: it ended after 1 of 4 steps"):
         compiled().fit(iter([(X, Y)]), steps_per_epoch=4, verbose=0)

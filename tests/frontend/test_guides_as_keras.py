@@ -1,0 +1,12 @@
+"""Keras's guides run as they stand, and give Keras's numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reference import parity
+
+
+@pytest.mark.parametrize("name", parity.names("guides"))
+def test_guides(name: str) -> None:
+    parity.check("guides", name, rtol=1e-4, atol=1e-4)
