@@ -14,11 +14,13 @@ import onnx_ir as ir
 from onnxtape import context
 from onnxtape.compiler.dims import format_shape, is_static
 from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes import applies
 from onnxtape.compiler.passes.schedule import copy_updates_last, schedule_updates
 from onnxtape.compiler.target import Target
 from onnxtape.devices import Place
 from onnxtape.errors import ExecutionError, FallbackWarning
 from onnxtape.runtime.captured import CapturedStep, Fixed, without_capture
+from onnxtape.runtime.devices import CPU
 from onnxtape.runtime.placement import placement
 from onnxtape.runtime.session import create_session
 from onnxtape.runtime.step import StateBinding, StateCell
@@ -26,6 +28,10 @@ from onnxtape.tracing import TracedStep
 
 #: Gives the graph as ONNX Runtime optimizes it; None where that cannot be had.
 Optimize = Callable[[bytes, Any], ir.Model | None]
+
+
+#: Control flow, and operators whose results have sizes that the host has to be told.
+_WAITS = ("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique")
 
 
 class _CannotCapture(Exception):
@@ -54,6 +60,8 @@ def _captured(
 ) -> CapturedStep:
     inputs = {spec.name: (spec.dtype.name, _fixed(spec.name, spec.shape)) for spec in traced.inputs}
     made = traced.rewritten(Target(place.provider))
+    if (waiting := not_recorded(made)) and place.device != CPU:
+        raise _CannotCapture(f"the host has to wait for {', '.join(waiting)}")
     graph_outputs = {value.name: value for value in made.graph.outputs}
     results: Fixed = {
         name: (_dtype(graph_outputs[name]), _fixed(name, shape_of(graph_outputs[name])))
@@ -81,6 +89,11 @@ def _captured(
         for entry, cell in zip(traced.state, cells, strict=True)
     ]
     return CapturedStep(session, inputs, results, bindings, place.device)
+
+
+def not_recorded(model: ir.Model) -> list[str]:
+    """The operators of a graph that wait for the device in the middle of a step."""
+    return sorted({node.op_type for node in model.graph.all_nodes() if applies(node, *_WAITS)})
 
 
 def _update_in_place(model: ir.Model, state: Mapping[str, str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -115,6 +116,17 @@ class device:
 
     def __exit__(self, *exception: object) -> None:
         context.state.place = self._outer.pop()
+
+
+@contextmanager
+def on_host() -> Iterator[None]:
+    """Operations inside run on ONNX Runtime's CPU provider: those on few numbers, while tracing."""
+    state = context.state
+    outer, state.place = state.place, Places.cpu
+    try:
+        yield
+    finally:
+        state.place = outer
 
 
 def set_default_device(name: str, **options: Any) -> None:

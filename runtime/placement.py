@@ -70,18 +70,23 @@ class Placement(Sequence[PlacedNode]):
         return "\n".join(lines)
 
 
-def placement(model: bytes | str | Path, providers: Providers = None) -> Placement:
+def placement(
+    model: bytes | str | Path, providers: Providers = None, *, optimize: bool = True
+) -> Placement:
     """Where ONNX Runtime runs each node of a model. Opens a session, and runs nothing.
 
     Args:
         model: a serialized ONNX model, or the path of one.
         providers: see `resolve_providers`.
+        optimize: of the graph as ONNX Runtime rewrites it, not as it is.
 
     Raises:
         ExecutionError: ONNX Runtime refused the model, or is older than 1.24, which cannot tell.
         ProviderError: a provider cannot be used here.
     """
-    session = create_session(model, providers, threads=1, merge_equal=False, note_placement=True)
+    session = create_session(
+        model, providers, optimize=optimize, threads=1, merge_equal=False, note_placement=True
+    )
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ExecutionError(
             "this ONNX Runtime cannot tell where nodes run; install version 1.24 or later"

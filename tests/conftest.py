@@ -23,8 +23,13 @@ tracing.verify_passes = True
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what needs a GPU where there is none, and say what is missing."""
+    simulated = os.environ.get("ONNXTAPE_SIMULATED_CUDA") == "1"
+    needed = "a GPU: CUDA is a stand-in" if simulated else "the stand-in for CUDA"
+    for item in items:
+        if item.get_closest_marker("gpu" if simulated else "simulated"):
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed}"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
+    if not marked or simulated:
         return
     try:
         create_session(identity_model(), "cuda")

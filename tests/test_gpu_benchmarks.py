@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from rich.console import Console
 
 from benchmarks.__main__ import main as benchmarks_main
 from benchmarks.gpu import __main__ as program
+from benchmarks.gpu import everything
 from benchmarks.gpu.sizes import SIZES
+from onnxtape.runtime.errors import ProviderError
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +51,7 @@ def test_the_table(
         return measured[framework]
 
     monkeypatch.setattr(program, "_measured", measure)
+    monkeypatch.setattr(program, "without_cuda", lambda: None)
     monkeypatch.setattr(program, "Console", lambda **options: Console(width=150))
     to = tmp_path / "gpu.json"
     wanted = ["--workloads", "gpt", "--precisions", "bfloat16", "--json", str(to)]
@@ -65,3 +69,31 @@ def test_the_sizes_that_are_reported() -> None:
     assert (gpt.layers, gpt.width, gpt.length, gpt.batch) == (12, 768, 1024, 8)
     assert (resnet.blocks, resnet.pixels) == ((3, 4, 6, 3), 224)
     assert dcgan.batch == 256
+
+
+def test_without_a_gpu_one_sentence_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "onnxtape.runtime.session.resolve_providers", Mock(side_effect=ProviderError("no driver."))
+    )
+    assert benchmarks_main(["--device", "cuda"]) == 1
+    assert capsys.readouterr() == ("", "There is nothing to measure here: no driver.\n")
+    assert everything.main([str(tmp_path / "results")]) == 1
+    assert capsys.readouterr() == ("", "There is nothing to find out here: no driver.\n")
+
+
+def test_everything_in_one_go(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(everything, "without_cuda", lambda: None)
+    stages = {"a": (60, ["onnxtape", "doctor"]), "b": (60, ["onnxtape", "no such command"])}
+    monkeypatch.setattr(everything, "STAGES", stages)
+    assert everything.main([str(tmp_path)]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("a: well: ")
+    assert second.startswith("b: ended with 2: ")
+    assert "onnxruntime" in (tmp_path / "a.txt").read_text()
+    monkeypatch.setattr(everything, "STAGES", {"c": (0.01, ["onnxtape", "doctor"])})
+    assert everything.main([str(tmp_path)]) == 1
+    assert "ended after 0.01 s" in (tmp_path / "c.txt").read_text()

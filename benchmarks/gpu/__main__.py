@@ -47,6 +47,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 where a framework failed."""
     given = _arguments(argv)
+    if given.device == "cuda" and (missing := without_cuda()):
+        print(f"There is nothing to measure here: {missing}", file=sys.stderr)
+        return 1
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(f"{device_name(given.device)}, {given.size} size, {given.steps} steps")
     results: dict[str, dict[str, Any]] = {}
@@ -58,6 +61,19 @@ def main(argv: list[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
     return int(any("error" in one for found in results.values() for one in found.values()))
+
+
+def without_cuda() -> str | None:
+    """Why onnxtape cannot use CUDA here, in one sentence; None if it can."""
+    from onnxtape.runtime.errors import OnnxtapeRuntimeError
+    from onnxtape.runtime.identity import identity_model
+    from onnxtape.runtime.session import create_session
+
+    try:
+        create_session(identity_model(), "cuda")
+    except OnnxtapeRuntimeError as error:
+        return str(error)
+    return None
 
 
 def device_name(device: str) -> str:

@@ -12,6 +12,7 @@ from onnxtape import context, random
 from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.errors import Provenance
 from onnxtape.compiler.operators import RANDOM
+from onnxtape.devices import on_host
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
 from onnxtape.interop import control_flow, fused_operators, sequences
@@ -295,7 +296,7 @@ def _known_results(node: Node, operands: Sequence[Any]) -> list[Any] | None:
         return None
     if sum(a.size for a in known if a is not None) > _FEW:
         return None
-    with context.eagerly():
+    with context.eagerly(), on_host():
         eager = [None if a is None else convert_to_tensor(a) for a in known]
         made = emit(node.op_type, eager, node.attributes, len(node.outputs))
     if sum(x.size for x in made) > _FEW:

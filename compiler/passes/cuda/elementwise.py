@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.dtypes import from_onnx, to_onnx
 from onnxtape.compiler.passes.cuda.lowerings import lowering
 from onnxtape.compiler.record import Record
 
@@ -59,3 +60,15 @@ def cosh(b: Builder[Any], n: Record[Any]) -> list[Any]:
     x = n.required(0)
     both = b.op("Add", b.op("Exp", x), b.op("Exp", b.op("Neg", x)))
     return [b.op("Mul", both, 0.5)]
+
+
+@lowering("EyeLike")
+def eye_like(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
+    """CUDA makes none of 16 bits."""
+    x, given = n.required(0), n.attribute("dtype")
+    dtype = b.dtype(x) if given is None else from_onnx(given)
+    if dtype.name not in ("float16", "bfloat16", "bool"):
+        return None
+    attributes = {**n.attributes, "dtype": to_onnx(np.dtype(np.float32))}
+    (made,) = b.emit("EyeLike", [b.cast(x, np.dtype(np.float32))], attributes)
+    return [b.cast(made, dtype)]

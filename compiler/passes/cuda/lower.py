@@ -21,7 +21,7 @@ class LowerForCuda(GraphPass):
     adds = frozenset(
         [
             *("Add", "ArgMax", "ArgMin", "Cast", "Clip", "Concat", "ConvTranspose", "Cos", "Div"),
-            *("Equal", "Exp", "Gather", "GatherND", "Greater", "GreaterOrEqual", "Less"),
+            *("Equal", "Exp", "EyeLike", "Gather", "GatherND", "Greater", "GreaterOrEqual", "Less"),
             *("LessOrEqual", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pad", "Range"),
             *("Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "Shape"),
             *("Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze"),
