@@ -11,7 +11,7 @@ import onnxtape as ot
 from onnxtape import nest
 from onnxtape.runtime.captured import CapturedStep
 from tests.cuda.steps import ROOT, STEPS, Make
-from tests.cuda.test_placement import NOT_RECORDED, TOLERANCES
+from tests.cuda.test_placement import NOT_RECORDED, SIZES, TOLERANCES
 
 pytestmark = pytest.mark.gpu
 RUNS = 3
@@ -40,7 +40,8 @@ def test_a_step(name: str, make: Make, recorded: bool) -> None:
     # TF32 has 10 bits; the numbers are compared without it.
     options = {"use_tf32": 0, "enable_cuda_graph": int(recorded)}
     concrete, found = results(make, ("cuda", options))
-    assert concrete.placement().on_cpu == []
+    on_cpu = {node.op_type for node in concrete.placement().on_cpu}
+    assert on_cpu <= (SIZES if name in NOT_RECORDED else set())
     inner: Any = concrete._step
     assert isinstance(inner, CapturedStep) == (recorded and name not in NOT_RECORDED)
     tolerance = TOLERANCES.get(name.partition(":")[0], 1e-3)

@@ -29,6 +29,8 @@ _TABLE = json.loads((Path(__file__).parent / "kernels.json").read_text())
 KERNELS: dict[str, dict[str, list[str]]] = _TABLE["operators"]
 #: Steps that run on CUDA but cannot be recorded: their optimizer looks for distinct rows.
 NOT_RECORDED = ("benchmark: embedding",)
+#: The arithmetic on the number of those rows, which ONNX Runtime leaves to the CPU.
+SIZES = {"Concat", "Squeeze"}
 
 
 @pytest.fixture(autouse=True)
