@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +22,17 @@ class Rows(NamedTuple):
 
     Attributes:
         places: the rows' numbers, no two of them equal, of shape (count, 1).
-        sums: for each of them the sum of all its rows, of shape (count, ...).
+        alone: the rows of the first places, which have one each.
+        sums: for each of the other places the sum of all its rows.
     """
 
     places: Any
+    alone: Any
     sums: Any
+
+    def map(self, function: Callable[[Any], Any]) -> Rows:
+        """The same places with a function of their rows."""
+        return Rows(self.places, function(self.alone), function(self.sums))
 
 
 def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
@@ -64,8 +71,7 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     group = b.op("Unsqueeze", group, [-1])
     sums = b.op("ScatterND", sums, group, b.op("Gather", rows, members), reduction="add")
     kept = b.op("Gather", places, b.op("Concat", alone, heads, axis=0))
-    sums = b.op("Concat", b.op("Gather", rows, alone), sums, axis=0)
-    return Rows(b.op("Unsqueeze", kept, [-1]), sums)
+    return Rows(b.op("Unsqueeze", kept, [-1]), b.op("Gather", rows, alone), sums)
 
 
 def _places_of(b: Builder[Any], mask: Any) -> Any:
@@ -79,4 +85,5 @@ def add_rows(b: Builder[Any], table: Any, rows: Rows) -> Any:
     Not by a ScatterND that adds: ONNX Runtime's threads may run this one at the same time.
     """
     before = b.op("Gather", table, b.op("Squeeze", rows.places, [-1]), axis=0)
-    return b.op("ScatterND", table, rows.places, b.op("Add", before, rows.sums))
+    added = b.op("Concat", rows.alone, rows.sums, axis=0)
+    return b.op("ScatterND", table, rows.places, b.op("Add", before, added))

@@ -34,6 +34,7 @@ from onnxtape.compiler.passes.products.scaled import ScaledLayers
 from onnxtape.compiler.passes.products.transposed_operands import TransposedOperands
 from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
+from onnxtape.compiler.passes.repeated_rows import GatherRepeatedRows
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.compiler.passes.views import MergeViews
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
@@ -255,7 +256,8 @@ def _is_frugal(traced: TracedStep) -> bool:
 def _kernel_passes(block: int, threads: int) -> list[GraphPass]:
     """What prepares convolutions, products, and sums of rows for ONNX Runtime's CPU kernels."""
     blocked = [BlockedConvolutions(block, threads), RemoveDeadCode()] if block else []
-    return [*blocked, TransposedOperands(), WideOperandsFirst(), ScaledLayers(), AddToRows()]
+    products = [TransposedOperands(), WideOperandsFirst(), ScaledLayers()]
+    return [*blocked, *products, GatherRepeatedRows(), AddToRows()]
 
 
 def model_to_run(

@@ -64,9 +64,9 @@ class FirstAndSecondMoments(Optimizer):
             # beta * (m + (1 - beta) / beta * g): where g is zero nothing is added, and the whole
             # gradient is never there.
             square_share = (1.0 - self.beta_2) / (self.beta_2 * share * share)
-            squares = B.op("Mul", B.op("Mul", rows.sums, square_share), rows.sums)
             m = add_rows(B, momentum.value, rows)
-            v = add_rows(B, velocity.value, rows._replace(sums=squares))
+            squares = rows.map(lambda part: B.op("Mul", B.op("Mul", part, square_share), part))
+            v = add_rows(B, velocity.value, squares)
             m, v = B.op("Mul", m, self.beta_1), B.op("Mul", v, self.beta_2)
         momentum.assign(m)
         velocity.assign(v)

