@@ -323,7 +323,7 @@ def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[Graph
         optimize: False leaves out those that the graph would be right without.
     """
     # Without these, ONNX Runtime computes something else than the graph says, or nothing.
-    first: list[GraphPass] = [] if target.is_cpu else [PortableMasks()]
+    first: list[GraphPass] = [] if target.is_cpu else [PortableMasks(compares=target != ANY)]
     last: list[GraphPass] = [OwnStatistics(), SerialScatters(), GuardResizes()]
     if target in (ANY, CPU):
         last.insert(0, ComputeInFloat32())

@@ -170,17 +170,20 @@ def test_even_padding_stays() -> None:
     assert not apply(LowerForCuda(), graph)
 
 
-def test_masks_are_comparisons_elsewhere() -> None:
+@pytest.mark.parametrize(
+    ("compares", "made"), [(True, ["Greater", "Cast"]), (False, ["Clip", "Ceil"])]
+)
+def test_masks_elsewhere(compares: bool, made: list[str]) -> None:
     graph, b = new_graph()
     x = b.input("x", FLOAT32, (6,))
     graph.outputs.append(b.op("HardSigmoid", x, alpha=1e38, beta=0.0))
     graph.outputs.append(b.op("HardSigmoid", x, alpha=0.5, beta=0.5))
-    feeds = {"x": np.array([-np.inf, -1, -0.0, 0, 1e-30, np.inf], np.float32)}
+    feeds = {"x": np.array([-np.inf, -1, -0.0, 1e-45, 1e-30, np.inf], np.float32)}
     plain = run(graph, feeds)[1]
-    assert apply(PortableMasks(), graph)
-    assert operators(graph) == ["Greater", "Cast", "HardSigmoid"]
+    assert apply(PortableMasks(compares=compares), graph)
+    assert operators(graph) == [*made, "HardSigmoid"]
     mask, other = run(graph, feeds)
-    np.testing.assert_array_equal(mask, np.array([0, 0, 0, 0, 1, 1], np.float32))
+    np.testing.assert_array_equal(mask, np.array([0, 0, 0, 1, 1, 1], np.float32))
     np.testing.assert_array_equal(other, plain)
     assert not apply(PortableMasks(), graph)
 

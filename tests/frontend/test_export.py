@@ -506,3 +506,26 @@ def test_a_target_that_is_no_class_is_called_so_from_the_artifact(tmp_path: Path
     with pytest.raises(ExecutionError, match=said):
         session.step(x=x, y=y)
     assert all(np.array_equal(value, before[name]) for name, value in session.state_dict().items())
+
+
+def test_masks_in_artifacts_are_for_every_provider(tmp_path: Path) -> None:
+    """Not the steep HardSigmoid of CPU sessions, which others compute wrongly."""
+    v = ot.Variable(np.array([-1, 0, 0.5, 2], np.float32))
+
+    @ot.function
+    def step() -> ot.Tensor:
+        with ot.GradientTape() as tape:
+            y = ot.ops.sum(ot.ops.relu(v))
+        v.assign_sub(tape.gradient(y, v))
+        return y
+
+    step()
+    step.export(tmp_path / "artifact")
+    graph = onnx.load(tmp_path / "artifact" / "training.onnx").graph
+    operators = [node.op_type for node in graph.node]
+    assert "HardSigmoid" not in operators
+    assert {"Clip", "Ceil"} <= set(operators)
+    session = ot.TrainingSession(tmp_path / "artifact")
+    session.step()
+    (trained,) = session.state_dict().values()
+    np.testing.assert_array_equal(trained, np.array([-1, 0, -0.5, 0], np.float32))
