@@ -141,6 +141,27 @@ class Layer(Holder, Remade, GraphNode):
         self.__dict__.setdefault("_own_weights", []).append(variable)
         return variable
 
+    def add_variable(
+        self,
+        shape: Sequence[int],
+        initializer: Any,
+        dtype: npt.DTypeLike | None = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        name: str | None = None,
+    ) -> Variable:
+        """`add_weight` by another name, with its arguments in another order, as in Keras."""
+        return self.add_weight(
+            shape, initializer, dtype, trainable, name, regularizer, constraint, autocast
+        )
+
+    @property
+    def path(self) -> str | None:
+        """The names of the layers that it was built in, and its own; None before it is built."""
+        return (self.__dict__.get("_path") or self.name) if self.built else None
+
     @property
     def takes_training(self) -> bool:
         """Whether `call` has a `training` argument."""
@@ -241,6 +262,7 @@ class Layer(Holder, Remade, GraphNode):
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = self._note_inputs(args, kwargs)
+        self.__dict__["_path"] = "/".join(context.state.layers)
         self.build(nest.map_structure(static_shape, first))
         self.built = True
 

@@ -230,6 +230,26 @@ class Optimizer(Configurable):
     #: Keras's name for it, which optimizers written for Keras call.
     _get_variable_index = state_index
 
+    def set_weights(self, weights: Sequence[npt.ArrayLike]) -> None:
+        """Assign the whole state, in the order of `variables`.
+
+        Raises:
+            ValueError: the optimizer is not built yet, or another number of arrays.
+            ShapeError: an array of another shape than its variable's.
+        """
+        if not self.built:
+            raise ValueError(
+                f"optimizer '{self.name}' is not built yet: call "
+                "optimizer.build(model.trainable_variables) before set_weights"
+            )
+        if len(weights) != len(self.variables):
+            raise ValueError(
+                f"optimizer '{self.name}' has {len(self.variables)} variables, but {len(weights)} "
+                "arrays were given"
+            )
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
     def exclude_from_weight_decay(
         self,
         var_list: Iterable[Variable] | None = None,

@@ -551,3 +551,25 @@ def test_variables_and_arrays_of_other_kinds_as_inputs() -> None:
     expected = [[6.0]]
     for x in (np.array([[1.0, 2.0, 3.0]]), ot.Variable([[1.0, 2.0, 3.0]]), ot.Tensor([[1, 2, 3]])):
         np.testing.assert_array_equal(layer(x).numpy(), expected)
+
+
+def test_paths_and_add_variable() -> None:
+    class Own(ot.layers.Layer):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.dense = ot.layers.Dense(2, name="inner")
+
+        def build(self, input_shape: Any) -> None:
+            self.scale = self.add_variable((2,), "ones", trainable=False, name="scale")
+            self.built = True
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x) * self.scale
+
+    layer = Own(name="own")
+    assert layer.path is None
+    layer(np.ones((1, 3), np.float32))
+    assert (layer.path, layer.dense.path) == ("own", "own/inner")
+    assert layer.scale.path == "own/scale"
+    np.testing.assert_array_equal(layer.scale.numpy(), [1.0, 1.0])
+    assert not layer.scale.trainable

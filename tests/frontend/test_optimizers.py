@@ -230,3 +230,19 @@ def test_two_optimizers_in_one_step() -> None:
     np.testing.assert_allclose(
         second.numpy(), by_hand("adam", start[1], 3, 1), rtol=1e-5, atol=1e-6
     )
+
+
+def test_state_is_assigned_in_order() -> None:
+    first, second = (ot.optimizers.Adam(0.1, name="adam") for _ in range(2))
+    a, b = ot.Variable([1.0, 2.0]), ot.Variable([1.0, 2.0])
+    with pytest.raises(ValueError, match="'adam' is not built yet: call"):
+        second.set_weights([])
+    first.apply([np.array([0.5, -1.0], np.float32)], [a])
+    second.build([b])
+    second.set_weights([v.numpy() for v in first.variables])
+    b.assign(a)
+    for optimizer, variable in ((first, a), (second, b)):
+        optimizer.apply([np.array([0.2, 0.3], np.float32)], [variable])
+    np.testing.assert_array_equal(b.numpy(), a.numpy())
+    with pytest.raises(ValueError, match="has 4 variables, but 1 arrays were given"):
+        second.set_weights([1])
