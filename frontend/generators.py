@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,20 @@ class SeedGenerator:
     """
 
     def __init__(self, seed: int | None = None, name: str | None = None) -> None:
+        self._seed, self._name = seed, name
         value = _initial_state(secrets.randbits(63) if seed is None else seed)
         self.state = Variable(
             value, trainable=False, name=name or "seed_generator", role="generator"
         )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments; where the stream has come is its state's."""
+        return {"seed": self._seed, "name": self._name}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SeedGenerator:
+        """A stream of the arguments that `get_config` gave, from its beginning."""
+        return cls(**config)
 
     def reset(self, seed: int) -> None:
         """Start the stream of `seed` from its beginning."""

@@ -73,12 +73,15 @@ def read_variables(
     others: Sequence[tuple[str, Variable]],
     source: str,
     part: str = "",
+    by_order: bool = False,
 ) -> None:
     """Assign what `write_variables` wrote; see `restore_checkpoint`.
 
     Args:
         source: what the file is, for messages.
         part: what the names of the entries begin with that are read; the others are left alone.
+        by_order: whether entries of other names, as many as there are variables, are those in their
+            order: the names of layers that were built elsewhere do not tell where they are now.
     """
     variables = _variables(tree, others)
     found, is_ordered = load_ordered(path)
@@ -86,6 +89,8 @@ def read_variables(
     renamed = None if found.keys() == variables.keys() else _renamed(found, variables, tree)
     if renamed is not None and is_ordered:
         found = {name: found[renamed[name]] for name in variables}
+    elif by_order and is_ordered and len(found) == len(variables) and set(found) != set(variables):
+        found = dict(zip(variables, found.values(), strict=True))
     try:
         check_state(
             {name: (v.dtype.name, v.shape) for name, v in variables.items()},

@@ -141,7 +141,8 @@ def _read(saved: SavedModel, tree: dict[str, Any], source: str) -> None:
 
     with saved.state() as state:
         # All of it, or the model alone.
-        read_variables(state, tree, (), source, "" if len(tree) > 1 else "model/")
+        part = "" if len(tree) > 1 else "model/"
+        read_variables(state, tree, (), source, part, by_order=True)
 
 
 def check_model_suffix(filepath: str | os.PathLike[str]) -> str:

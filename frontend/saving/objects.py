@@ -135,6 +135,7 @@ def _is_function(config: Mapping[str, Any]) -> bool:
 def revive(x: Any) -> Any:
     """An argument of a constructor, with configurations of layers and of the user's own objects as
     objects; those of onnxtape's initializers and their like are left to whoever takes them."""
+    from onnxtape.generators import SeedGenerator
     from onnxtape.layers.layer import Layer
 
     if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
@@ -145,7 +146,7 @@ def revive(x: Any) -> Any:
         cls = _lookup(x)
         if cls is None and not _is_of_package(x.get("module")):
             cls = _find(x)
-        if cls is not None and (issubclass(cls, Layer) or not _is_ours(cls)):
+        if cls is not None and (issubclass(cls, (Layer, SeedGenerator)) or not _is_ours(cls)):
             return _revived(x, cls)
     return x
 
@@ -180,7 +181,8 @@ def _lookup(config: Mapping[str, Any]) -> Any:
     if not _is_of_package(module):
         imported = vars(sys.modules[module]) if module in sys.modules else {}
         return _if_made_of_arguments(imported.get(name))
-    found = _if_made_of_arguments(getattr(_of_package(module), name, None))
+    found = getattr(_of_package(module), name, None)
+    found = found if isinstance(found, type) and hasattr(found, "from_config") else None
     places = (ot.layers, ot, ot.models.functional)
     candidates = (getattr(place, name, None) for place in places)
     return found or next((cls for cls in candidates if isinstance(cls, type)), None)

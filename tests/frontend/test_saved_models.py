@@ -152,6 +152,22 @@ def test_frozen_layers_inside_a_class_stay_frozen(tmp_path: Path) -> None:
     assert trained(other, X, Y) == trained(model, X, Y)
 
 
+def test_layers_that_were_built_before(tmp_path: Path) -> None:
+    normalization = L.Normalization()
+    normalization.adapt(X)
+    base = L.Dense(4, name="base")
+    base(X)
+    stream = ot.random.SeedGenerator(3)
+    layers = [ot.Input((6,)), normalization, base, L.Dropout(0.5, seed=stream), L.Dense(1)]
+    model = ot.Sequential(layers)
+    model.compile("adam", "mse")
+    trained(model, X, Y)
+    model.save(tmp_path / "model.onnxtape")
+    other = ot.models.load_model(tmp_path / "model.onnxtape")
+    assert trained(other, X, Y) == trained(model, X, Y)
+    model.load_weights(tmp_path / "model.onnxtape")
+
+
 def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
     model = everything()
     model.save(tmp_path / "a.onnxtape")
