@@ -1,4 +1,4 @@
-"""Keras's guides run as they stand, and give Keras's numbers."""
+"""What Keras's guides do runs under their names, and gives Keras's numbers."""
 
 from __future__ import annotations
 

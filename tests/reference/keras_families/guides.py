@@ -1,5 +1,5 @@
-"""Keras's guides, word for word but for the data (../keras_guides), run with `keras` and `tf` as
-Keras and TensorFlow, or both as onnxtape.
+"""What Keras's guides do, in their words and on small data (../keras_guides), run with `keras` and
+`tf` as Keras and TensorFlow, or both as onnxtape.
 
 A guide keeps what is compared in `R`: losses, outputs, what it has printed. The names that it does
 not make itself are in `_names`.
