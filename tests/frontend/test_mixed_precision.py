@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,3 +279,40 @@ def test_compile_scales_by_itself() -> None:
     assert not isinstance(optimizer_of("mixed_float16", auto_scale_loss=False), scaled)
     assert not isinstance(optimizer_of("mixed_bfloat16"), scaled)
     assert not isinstance(optimizer_of("float32"), scaled)
+
+
+def test_a_checkpoint_has_the_scale(tmp_path: Path) -> None:
+    """Training goes on as if it had not stopped, the steps until the scale grows counted."""
+
+    def training() -> Any:
+        ot.set_seed(0)
+        layer = ot.layers.Dense(2)
+        layer.build((None, 3))
+        optimizer = ot.optimizers.LossScaleOptimizer(
+            ot.optimizers.Adam(0.1), initial_scale=64.0, dynamic_growth_steps=3
+        )
+        optimizer.build(layer.trainable_variables)
+
+        @ot.function
+        def step() -> ot.Tensor:
+            with ot.GradientTape() as tape:
+                loss = ot.ops.mean(layer(np.ones((4, 3), np.float32)) ** 2)
+                scaled = optimizer.scale_loss(loss)
+            weights = layer.trainable_variables
+            optimizer.apply(tape.gradient(scaled, weights), weights)
+            return loss
+
+        tree = {"weights": layer.weights, "optimizer": optimizer.variables}
+        return step, tree, optimizer
+
+    step, tree, optimizer = training()
+    for _ in range(2):
+        step()
+    ot.save_checkpoint(tmp_path / "two", tree)
+    expected = [float(step()) for _ in range(3)]
+    assert float(optimizer.dynamic_scale.numpy()) == 128.0
+    again, tree, optimizer = training()
+    ot.restore_checkpoint(tmp_path / "two", tree)
+    assert int(optimizer.step_counter.numpy()) == 2
+    assert [float(again()) for _ in range(3)] == expected
+    assert float(optimizer.dynamic_scale.numpy()) == 128.0
