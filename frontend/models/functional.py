@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxtape import masks, nest, ops
 from onnxtape.compiler.dims import format_shape
+from onnxtape.compiler.inference import shape_of
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.layer import Layer
 from onnxtape.models.copying import call_list, make_calls
@@ -195,7 +196,8 @@ class Functional(Model):
             )
         given = [_of_rank(x, place) for x, place in zip(given, self.inputs, strict=True)]
         for value, place in zip(given, self.inputs, strict=True):
-            if not may_equal(B.shape(convert_to_tensor(value)), B.shape(place)):
+            tensor = convert_to_tensor(value)
+            if not may_equal(B.shape(tensor), B.shape(place)) or _has_varied(tensor, place):
                 wanted = format_shape(place.shape).replace("?", "None")
                 raise refused(
                     f"model '{self.name}' takes {wanted} for its input "
@@ -216,6 +218,20 @@ def _of_rank(x: Any, place: Tensor) -> Any:
     if given == wanted - 1 and B.dim(place, -1) == 1:
         return masks.attach(ops.expand_dims(value, -1), masks.mask_of(x))
     return x
+
+
+def _has_varied(value: Tensor, place: Tensor) -> bool:
+    """Whether a size that the model fixes, other than the batch's, has varied between calls of the
+    step that is being traced."""
+    from onnxtape.tracing import Trace
+
+    given, wanted = B.shape(value), B.shape(place)
+    if given is None or wanted is None or not isinstance(value._symbolic, Trace):
+        return False
+    inputs = [shape_of(x) or () for x in value._symbolic.graph.inputs]
+    varied = {dim for shape in inputs for dim in shape[1:] if isinstance(dim, str)}
+    pairs = zip(given[1:], wanted[1:], strict=False)
+    return any(isinstance(fixed, int) and dim in varied for dim, fixed in pairs)
 
 
 def spec_of_input(tensor: Tensor) -> TensorSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,24 @@ def test_an_error_after_the_fallback_stands_alone() -> None:
     with pytest.warns(ot.FallbackWarning), pytest.raises(KeyError) as caught:
         step(np.ones(3, "float32"))
     assert caught.value.__context__ is None
+
+
+def test_a_size_that_the_input_fixes_is_refused_after_calls_with_the_right_one() -> None:
+    """That the size varies must not make it symbolic, and the step train on it."""
+    images = ot.Input((8, 8, 1), name="digits")
+    maps = ot.layers.Conv2D(2, 3)(images)
+    model = ot.Model(images, ot.layers.Dense(3)(ot.layers.GlobalMaxPooling2D()(maps)))
+
+    @ot.function(fallback="error")
+    def step(x: Any) -> Any:
+        return model(x / 255)
+
+    assert step(np.ones((4, 8, 8, 1), "f")).shape == (4, 3)
+    for shape in ((4, 7, 8, 1), (2, 8, 9, 1)):
+        wanted = re.escape(f"takes (None, 8, 8, 1) for its input 'digits', not {shape}")
+        with pytest.raises(ShapeError, match=wanted):
+            step(np.ones(shape, "f"))
+    before = step.trace_count
+    for size in (3, 2, 7):
+        assert step(np.ones((size, 8, 8, 1), "f")).shape == (size, 3)
+    assert step.trace_count == before + 1
