@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxtape import context
+import numpy as np
+
+from onnxtape import context, nest
 from onnxtape.arguments import Arguments, Recent
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import FallbackWarning
@@ -104,6 +106,13 @@ class BoundFunction:
         return repr(self._function)
 
 
+def _as_tensor(argument: Any) -> Any:
+    from onnxtape.engine import convert_to_tensor
+
+    numeric = isinstance(argument, np.ndarray) and argument.dtype.kind in "biuf"
+    return convert_to_tensor(argument) if numeric else argument
+
+
 class Function:
     """A compiled function; see `ot.function`."""
 
@@ -185,9 +194,10 @@ class Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         state = context.state
+        if self._fallback_reason is not None:
+            return self._run_eagerly(args, kwargs)
         if (
-            self._fallback_reason is not None
-            or _Switch.eagerly
+            _Switch.eagerly
             # Inside another trace the function becomes part of that; a tape has to see inside.
             or state.symbolic is not None
             or state.tapes
@@ -209,7 +219,7 @@ class Function:
                 self._fall_back(reason)
         # Not where the exception is handled: what Python raises now is not its consequence.
         if concrete is None:
-            return self.python_function(*args, **kwargs)
+            return self._run_eagerly(args, kwargs)
         if not kwargs and self._declared is None and arguments.all_tensors(args):
             self._recent = Recent(concrete, arguments)
         return concrete.run(arguments.ort_values())
@@ -226,6 +236,11 @@ class Function:
         if self._declared is not None:
             self._declared.conform(arguments)
         return arguments
+
+    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function with tensors in the place of arrays, as while it was traced."""
+        args, kwargs = nest.map_structure(_as_tensor, (args, kwargs))
+        return self.python_function(*args, **kwargs)
 
     def _call_python(self, bound: Sequence[Any]) -> Any:
         """Call the function with one value per parameter."""
@@ -314,6 +329,10 @@ class Function:
         if args or kwargs or not self._parameters:
             return self._arguments(args, kwargs)
         known = self._traces.last if self._declared is None else self._declared.trees
+        if known is None and self._fallback_reason is not None:
+            raise ValueError(
+                f"'{self._name}' runs eagerly, so there is no graph of it: {self._fallback_reason}"
+            )
         if known is None:
             raise ValueError(
                 f"'{self._name}' has not been called yet: give arguments or ot.TensorSpecs that "

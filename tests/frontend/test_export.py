@@ -314,6 +314,18 @@ def test_an_export_without_anything_that_tells_shapes(tmp_path: Path) -> None:
     assert not (tmp_path / "artifact").exists()
 
 
+def test_an_export_of_what_runs_eagerly(tmp_path: Path) -> None:
+    @ot.function
+    def peek(x: Any) -> Any:
+        return x * float(x.numpy().sum())
+
+    with pytest.warns(ot.errors.FallbackWarning):
+        peek(np.ones(3, "f"))
+    with pytest.raises(ValueError, match=r"(?s)'peek' runs eagerly.*\.numpy\(\)"):
+        peek.export(tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
 @pytest.mark.parametrize("way", ["call", "arguments", "signature", "specs"])
 def test_shapes_come_from_wherever_they_are_known(tmp_path: Path, way: str) -> None:
     training = Training(dropout=0.0)
