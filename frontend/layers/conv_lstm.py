@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from onnxtape import activations, constraints, initializers, ops, random, regularizers
+from onnxtape import activations, ops, random
 from onnxtape.compiler.dims import format_shape
 from onnxtape.layers.convolution import Sizes, positive
 from onnxtape.layers.image_axes import wrong_rank
-from onnxtape.layers.recurrent_base import RecurrentCell
+from onnxtape.layers.recurrent_base import WeightedCell
 from onnxtape.layers.recurrent_layers import OfCell
 from onnxtape.ops import convolution
 from onnxtape.ops.axes import refused
@@ -20,7 +20,7 @@ from onnxtape.variable import Variable
 _GATES = 4
 
 
-class ConvLSTMCell(RecurrentCell):
+class ConvLSTMCell(WeightedCell):
     """One step of `ConvLSTM1D`, `ConvLSTM2D` and `ConvLSTM3D`.
 
     i, f, o = recurrent_activation(x * W + h * R + b), by the gate's own weights, where * is a
@@ -61,6 +61,7 @@ class ConvLSTMCell(RecurrentCell):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        given = locals()
         super().__init__(**kwargs)
         kind = f"ConvLSTM{rank}D"
         self.rank, self.filters = rank, positive(filters, "filters", kind)
@@ -80,15 +81,7 @@ class ConvLSTMCell(RecurrentCell):
         self.activation = activations.get(activation)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.use_bias, self.unit_forget_bias = use_bias, unit_forget_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.recurrent_initializer = initializers.get(recurrent_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.recurrent_constraint = constraints.get(recurrent_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self._take_settings(given)
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         self.seed_generator = random.SeedGenerator(seed) if dropout or recurrent_dropout else None
         self.state_size = [self.filters, self.filters]
@@ -109,28 +102,10 @@ class ConvLSTMCell(RecurrentCell):
                 f"{format_shape(input_shape)} in each step"
             )
         gates = _GATES * self.filters
-        self.kernel = self.add_weight(
-            (*self.kernel_size, channels, gates),
-            self.kernel_initializer,
-            name="kernel",
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        self.recurrent_kernel = self.add_weight(
-            (*self.kernel_size, self.filters, gates),
-            self.recurrent_initializer,
-            name="recurrent_kernel",
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
+        self.kernel = self._weight("kernel", (*self.kernel_size, channels, gates))
+        self.recurrent_kernel = self._weight("recurrent", (*self.kernel_size, self.filters, gates))
         if self.use_bias:
-            self.bias = self.add_weight(
-                (gates,),
-                self._initial_bias,
-                name="bias",
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+            self.bias = self._weight("bias", (gates,))
         self._input_sizes = (*spatial, channels)
         self._state_sizes = [
             self._result(*sizes)
@@ -142,12 +117,8 @@ class ConvLSTMCell(RecurrentCell):
 
     def _initial_bias(self, shape: Sequence[int], dtype: Any = "float32") -> Any:
         if not self.unit_forget_bias:
-            return self.bias_initializer(shape, dtype=dtype)
-        of = self.bias_initializer, initializers.Ones(), self.bias_initializer
-        sizes = self.filters, self.filters, 2 * self.filters
-        return ops.concatenate(
-            [make((size,), dtype=dtype) for make, size in zip(of, sizes, strict=True)]
-        )
+            return super()._initial_bias(shape, dtype)
+        return self._bias_with_forget_gates_at_one(self.filters, dtype)
 
     def _spatial(self, shape: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(shape[1:-1] if self.data_format == "channels_last" else shape[2:])

@@ -69,13 +69,46 @@ def initial_state(cell: Any, batch_size: Any) -> list[Any]:
     return [ops.zeros((batch_size, size), cell.compute_dtype) for size in sizes]
 
 
-class GatedCell(RecurrentCell):
+class WeightedCell(RecurrentCell):
+    """A cell with a kernel, a recurrent kernel and a bias, each with settings of its own."""
+
+    bias_initializer: Any
+
+    def _take_settings(self, given: Mapping[str, Any]) -> None:
+        """Keep the initializers, regularizers and constraints among a cell's arguments."""
+        for weight in ("kernel", "recurrent", "bias"):
+            for what, module in _SETTINGS.items():
+                name = f"{weight}_{what}"
+                setattr(self, name, module.get(given[name]))
+
+    def _weight(self, which: str, shape: tuple[int, ...]) -> Variable:
+        initializer = (
+            self._initial_bias if which == "bias" else getattr(self, f"{which}_initializer")
+        )
+        return self.add_weight(
+            shape,
+            initializer,
+            name="recurrent_kernel" if which == "recurrent" else which,
+            regularizer=getattr(self, f"{which}_regularizer"),
+            constraint=getattr(self, f"{which}_constraint"),
+        )
+
+    def _initial_bias(self, shape: Sequence[int], dtype: Any = "float32") -> Any:
+        return self.bias_initializer(shape, dtype=dtype)
+
+    def _bias_with_forget_gates_at_one(self, units: int, dtype: Any) -> Any:
+        """Of an LSTM's gates i, f, c, o."""
+        first = self.bias_initializer((units,), dtype=dtype)
+        rest = self.bias_initializer((2 * units,), dtype=dtype)
+        return ops.concatenate([first, ops.ones((units,), dtype), rest])
+
+
+class GatedCell(WeightedCell):
     """SimpleRNN's, GRU's and LSTM's cells: what they have in common."""
 
     #: The number of gates and their order in ONNX's operator, which is `operator`.
     gates: tuple[int, ...]
     operator: str
-    bias_initializer: Any
 
     def __init__(self, functions: Sequence[Any], given: Mapping[str, Any], **kwargs: Any) -> None:
         """See the subclasses.
@@ -94,10 +127,7 @@ class GatedCell(RecurrentCell):
         self.units = int(given["units"])
         self.functions = [activations.get(f) for f in functions]
         self.use_bias: bool = given["use_bias"]
-        for weight in ("kernel", "recurrent", "bias"):
-            for what, module in _SETTINGS.items():
-                name = f"{weight}_{what}"
-                setattr(self, name, module.get(given[name]))
+        self._take_settings(given)
         self.dropout: float = given["dropout"]
         self.recurrent_dropout: float = given["recurrent_dropout"]
         self.output_size = self.units
@@ -125,23 +155,8 @@ class GatedCell(RecurrentCell):
             self.bias = self._weight("bias", self._bias_shape(count))
         self.built = True
 
-    def _weight(self, which: str, shape: tuple[int, ...]) -> Variable:
-        initializer = (
-            self._initial_bias if which == "bias" else getattr(self, f"{which}_initializer")
-        )
-        return self.add_weight(
-            shape,
-            initializer,
-            name="recurrent_kernel" if which == "recurrent" else which,
-            regularizer=getattr(self, f"{which}_regularizer"),
-            constraint=getattr(self, f"{which}_constraint"),
-        )
-
     def _bias_shape(self, count: int) -> tuple[int, ...]:
         return (count,)
-
-    def _initial_bias(self, shape: Sequence[int], dtype: Any = "float32") -> Any:
-        return self.bias_initializer(shape, dtype=dtype)
 
     # One step -------------------------------------------------------------------------------------
 

@@ -162,9 +162,7 @@ class LSTMCell(GatedCell):
     def _initial_bias(self, shape: Sequence[int], dtype: Any = "float32") -> Any:
         if not self.unit_forget_bias:
             return super()._initial_bias(shape, dtype)
-        first = self.bias_initializer((self.units,), dtype=dtype)
-        rest = self.bias_initializer((2 * self.units,), dtype=dtype)
-        return ops.concatenate([first, ops.ones((self.units,), dtype), rest])
+        return self._bias_with_forget_gates_at_one(self.units, dtype)
 
     def call(
         self, inputs: Any, states: Sequence[Any], training: bool = False
