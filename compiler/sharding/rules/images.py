@@ -17,6 +17,12 @@ def _images(n: Local, axes: Sequence[int] = (0,)) -> Shard | None:
     return shard if shard is not None and shard.axis in axes and n.is_replicated(*others) else None
 
 
+def _of_equal_length(n: Local) -> Shard | None:
+    """The same along any axis that is as long in the output."""
+    shard = _images(n, range(len(n.out())))
+    return shard if shard is not None and n.out()[shard.axis] == n.shape(0)[shard.axis] else None
+
+
 @rule("Conv", "ConvTranspose", "GroupNormalization", "InstanceNormalization", "DepthToSpace")
 def _image_by_image(n: Local) -> list[Placement] | None:
     shard = _images(n)
@@ -38,8 +44,8 @@ def _pooling(n: Local) -> list[Placement] | None:
 
 @rule("Resize")
 def _resize(n: Local) -> list[Placement] | None:
-    shard = _images(n, range(len(n.out())))
-    if shard is None or n.out()[shard.axis] != n.shape(0)[shard.axis]:
+    shard = _of_equal_length(n)
+    if shard is None:
         return None
     if len(n.placements) > 3 and n.placements[3] is not None:
         sizes = n.constant(3)
@@ -51,8 +57,8 @@ def _resize(n: Local) -> list[Placement] | None:
 
 @rule("Pad")
 def _pad(n: Local) -> list[Placement] | None:
-    shard = _images(n, range(len(n.out())))
-    if shard is None or n.out()[shard.axis] != n.shape(0)[shard.axis]:
+    shard = _of_equal_length(n)
+    if shard is None:
         return None
     pads, axes = n.constant(1), n.constant(3)
     if pads is None or (axes is None and len(n.placements) > 3 and n.placements[3] is not None):
