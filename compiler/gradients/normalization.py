@@ -29,7 +29,7 @@ def wide(dtype: DType) -> DType:
     return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
 
 
-def _count(b: B, x: Any, axes: list[int]) -> Any:
+def count_along(b: B, x: Any, axes: list[int]) -> Any:
     """How many elements x has along the axes, as a number or a scalar of x's dtype."""
     dims = tuple(b.dim(x, axis) for axis in axes)
     if is_static(dims):
@@ -38,7 +38,8 @@ def _count(b: B, x: Any, axes: list[int]) -> Any:
     return b.cast(b.op("ReduceProd", sizes, keepdims=0), b.dtype(x))
 
 
-def _inverse_std(b: B, variance: Any, epsilon: float) -> Any:
+def inverse_std(b: B, variance: Any, epsilon: float) -> Any:
+    """1 / sqrt(variance + epsilon)."""
     return b.op("Reciprocal", b.op("Sqrt", b.op("Add", variance, epsilon)))
 
 
@@ -65,7 +66,7 @@ class _Rows:
         size, columns = b.dim(self.scale, 1), b.dim(flat, 1)
         if isinstance(size, int) and isinstance(columns, int) and size != columns:
             raise Refusal(f"its scale has {size} elements for {columns} that are normalized")
-        self.columns = _count(b, flat, [1])
+        self.columns = count_along(b, flat, [1])
         shares = b.op("Reshape", self.scale, [-1, 1])
         if isinstance(columns, int):
             # Not by a number: ONNX Runtime would fuse that with the product, which then is slower.
@@ -80,7 +81,7 @@ class _Rows:
             return
         self.shifted = b.op("Sub", flat, b.op("ReduceMean", flat, [1])) if centered else flat
         variance = b.op("ReduceMean", b.op("Mul", self.shifted, self.shifted), [1])
-        self.inverse_std = _inverse_std(b, variance, n.attribute("epsilon", 1e-5))
+        self.inverse_std = inverse_std(b, variance, n.attribute("epsilon", 1e-5))
 
     def _stored(self, b: B, n: N) -> tuple[Any, Any] | None:
         """The mean and the inverse deviation that the node itself puts out, if it does."""
@@ -196,7 +197,7 @@ class _Batch:
             raise Refusal(f"its input has rank {self.rank}; a batch and channels make 2 at least")
         self.dtype = wide(b.dtype(given))
         x, scale, _, mean, variance = (b.cast(n.required(i), self.dtype) for i in range(5))
-        self.count = _count(b, x, [0, *range(2, self.rank)])
+        self.count = count_along(b, x, [0, *range(2, self.rank)])
         training = n.attribute("training_mode", 0)
         known = _batch_statistics(b, n) if training else None
         if known is not None:
@@ -207,7 +208,7 @@ class _Batch:
         if training and known is None:
             squares = _channel_sum(b, b.op("Mul", self.shifted, self.shifted), self.rank)
             variance = b.op("Div", squares, self.count)
-        self.inverse = _inverse_std(b, variance, n.attribute("epsilon", 1e-5))
+        self.inverse = inverse_std(b, variance, n.attribute("epsilon", 1e-5))
         self.factor = b.op("Mul", scale, self.inverse)
         self.g = None if g is None else b.cast(g, self.dtype)
 
@@ -311,7 +312,7 @@ def _standardized(b: B, x: Any, axes: list[int], epsilon: float) -> Any:
     """(x - mean) / sqrt(variance + epsilon) over the axes."""
     shifted = b.op("Sub", x, b.op("ReduceMean", x, axes))
     variance = b.op("ReduceMean", b.op("Mul", shifted, shifted), axes)
-    return b.op("Mul", shifted, _inverse_std(b, variance, epsilon))
+    return b.op("Mul", shifted, inverse_std(b, variance, epsilon))
 
 
 def _scaled(b: B, n: N, normalized: Any, rank: int) -> Any:
@@ -350,7 +351,7 @@ def mean_variance_normalization(b: B, n: N) -> list[Any]:
     rank = b.known_rank(x, "MeanVarianceNormalization's gradient")
     wide_x = b.cast(x, wide(b.dtype(x)))
     shifted = b.op("Sub", wide_x, b.op("ReduceMean", wide_x, axes))
-    count = _count(b, wide_x, [axis % rank for axis in axes])
+    count = count_along(b, wide_x, [axis % rank for axis in axes])
     root = math.sqrt(count) if isinstance(count, float) else b.op("Sqrt", count)
     deviation = b.op("Div", b.op("ReduceL2", shifted, axes), root)
     return [b.cast(b.op("Div", shifted, b.op("Add", deviation, 1e-9)), b.dtype(x))]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import is_static
 from onnxtape.compiler.graph_builder import GraphBuilder
-from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
 
 
@@ -30,15 +27,10 @@ class GuardResizes(GraphPass):
             image = node.inputs[0] if applies(node, "Resize") and _is_cubic(node) else None
             if image is None or _is_guarded(image):
                 continue
-            shape = shape_of(image)
             with builder.before(node):
-                sizes = (
-                    builder.constant(np.asarray(shape, np.int64))
-                    if is_static(shape)
-                    else builder.op("Shape", image)
-                )
-                flat = builder.op("Flatten", image, axis=1)
-                whole = builder.refine_shape(builder.op("Reshape", flat, sizes), shape)
+                sizes = builder.shape_tensor(image)
+                whole = builder.op("Reshape", builder.op("Flatten", image, axis=1), sizes)
+                builder.refine_shape(whole, builder.shape(image))
             node.replace_input_with(0, whole)
             changed = True
         return changed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from onnxtape.compiler.builder import Builder
+from onnxtape.compiler.gradients.normalization import count_along, inverse_std
 from onnxtape.compiler.passes.cuda.lowerings import lowering
 from onnxtape.compiler.record import Record
 
@@ -39,12 +39,12 @@ def batch_normalization(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
             values = b.op("ReduceSum", values, list(range(2, rank)), keepdims=0)
         return b.op("ReduceSum", values, [0], keepdims=0)
 
-    count = _count(b, x, [0, *range(2, rank)])
+    count = count_along(b, x, [0, *range(2, rank)])
     mean = b.op("Div", channel_sum(x), count)
     shifted = b.op("Sub", x, spread(mean))
     variance = b.op("Div", channel_sum(b.op("Mul", shifted, shifted)), count)
-    inverse = b.op("Reciprocal", b.op("Sqrt", b.op("Add", variance, epsilon)))
-    y = b.op("Mul", shifted, spread(b.op("Mul", scale, inverse)))
+    factor = b.op("Mul", scale, inverse_std(b, variance, epsilon))
+    y = b.op("Mul", shifted, spread(factor))
     y = b.op("Add", y, spread(bias))
 
     def running(old: Any, new: Any) -> Any:
@@ -57,12 +57,3 @@ def batch_normalization(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
     given_in = b.dtype(n.required(3))
     values = [b.cast(y, b.dtype(given)), *(b.cast(s, given_in) for s in statistics)]
     return values[: len(n.outputs)]
-
-
-def _count(b: Builder[Any], x: Any, axes: list[int]) -> Any:
-    shape = b.shape(x)
-    sizes = [None if shape is None else shape[axis] for axis in axes]
-    if all(isinstance(size, int) for size in sizes):
-        return float(math.prod(int(size) for size in sizes if size is not None))
-    chosen = b.op("Gather", b.op("Shape", x), axes, axis=0)
-    return b.cast(b.op("ReduceProd", chosen, keepdims=0), b.dtype(x))
