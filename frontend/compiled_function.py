@@ -18,7 +18,8 @@ from onnxtape.arguments import Arguments, Recent
 from onnxtape.compiler.dims import format_shape
 from onnxtape.errors import FallbackWarning
 from onnxtape.input_signature import InputSignature
-from onnxtape.signature import free_sizes, resolve_spec
+from onnxtape.missing import no_argument
+from onnxtape.signature import free_sizes, misfit, resolve_spec
 from onnxtape.traces import CannotCompileError, Traces, may_lack_values
 
 if TYPE_CHECKING:
@@ -44,13 +45,17 @@ def function(
     fallback: Literal["eager", "error"] = "eager",
     providers: Providers = None,
     memory_budget: float | None = None,
+    jit_compile: bool | None = None,
+    reduce_retracing: bool = False,
+    **options: Any,
 ) -> Any:
     """Compile a Python function of tensors to one ONNX graph.
 
     The first call traces the function with the exact shapes of its arguments. When a later call
     differs in some sizes, those become symbolic, and that trace serves every size. Python numbers
     are constants of the graph; one that changes between calls becomes an input. Everything else
-    (strings, booleans, models) is compared by value or identity, with a trace for each.
+    (strings, booleans, models) is compared by value or identity, with a trace for each. A list of
+    numbers is a list of such, as for `tf.function`; an array of it is one input.
 
     Called by another compiled function, it becomes part of that one's graph. Called while an eager
     `GradientTape` records, it runs as plain Python, so that the tape sees what it does.
@@ -67,10 +72,19 @@ def function(
             does not fit is computed again in the backward pass, with the same random numbers; what
             is chosen costs the least time, by estimate. `ConcreteFunction.estimated_peak_bytes`
             tells what came of it.
+        jit_compile: TensorFlow's; has no meaning here, since every step is compiled.
+        reduce_retracing: TensorFlow's; has no meaning here, since sizes that differ between calls
+            always become symbolic.
 
     Returns:
         A `Function`; or a decorator when `f` is omitted.
+
+    Raises:
+        TypeError: another argument, `tf.function`'s others among them.
     """
+    if options:
+        known = [name for name in inspect.signature(function).parameters if name != "options"]
+        raise no_argument(next(iter(options)), known)
     if fallback not in ("eager", "error"):
         raise ValueError(f"fallback is 'eager' or 'error', not {fallback!r}")
     if memory_budget is not None and not memory_budget > 0:
@@ -229,7 +243,7 @@ class Function:
             try:
                 bound = self._signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{self._name}() {error}") from None
+                raise TypeError(misfit(self._name, self._signature, kwargs, error)) from None
             bound.apply_defaults()
             args = tuple(bound.arguments.values())
         arguments = Arguments(args, self._traces.number_is_input)

@@ -82,6 +82,11 @@ class InputSignature:
                 leaf = arguments.leaves[i] = as_dtype(array_of(leaf), spec.dtype, what)
             if problem := mismatch([name], [unnamed(spec.shape)], [leaf.shape]):
                 raise InputError(f"{self._function}(): {problem} by input_signature")
+        # What None stands for may differ; a name stands for one size.
+        declared = [spec.shape for spec in self._specs]
+        given = [arguments.leaves[i].shape for i in range(len(declared))]
+        if problem := mismatch(self.names, declared, given):
+            raise InputError(f"{self._function}(): {problem} by input_signature")
         arguments.describe(lambda structure, place: False)
         if len(arguments.places) > len(self._specs):
             raise InputError(

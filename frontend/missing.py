@@ -127,6 +127,26 @@ ADVICE: Mapping[str, Mapping[str, str]] = {
 }
 
 
+#: What `tf.function` takes, and `ot.function` does not.
+_OF_FUNCTIONS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("autograph", "experimental_autograph_options"),
+        "Python's `if` and `while` are never rewritten here: leave it out, and write ops.where, "
+        "ot.cond or ot.while_loop where a condition is a tensor",
+    ),
+    "experimental_compile": "leave it out: every step is compiled",
+    "experimental_follow_type_hints": "leave it out: numbers that change become inputs anyway",
+    "experimental_relax_shapes": "leave it out: sizes that change become symbolic anyway",
+}
+
+
+def no_argument(name: str, known: Iterable[str]) -> TypeError:
+    """The error of an argument that `ot.function` does not have."""
+    advice = _OF_FUNCTIONS.get(name)
+    end = f": {advice}" if advice else suggestion(name, known)
+    return TypeError(f"ot.function has no argument '{name}'{end}")
+
+
 class Missing:
     """An attribute that is not there and says what to use instead."""
 

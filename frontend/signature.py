@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,16 @@ def generalize(names: Sequence[str], observed: Sequence[Shapes]) -> list[Shape]:
     return shapes
 
 
+def parts_sizes(observed: Sequence[Shapes], given: Shapes) -> bool:
+    """Whether sizes of one axis of several arguments, equal in all calls before, are not now."""
+    sizes: dict[tuple[int, tuple[int, ...]], int] = {}
+    return bool(observed) and any(
+        sizes.setdefault((axis, tuple(shapes[leaf][axis] for shapes in observed)), size) != size
+        for leaf, shape in enumerate(given)
+        for axis, size in enumerate(shape)
+    )
+
+
 def free_sizes(
     names: Sequence[str], shapes: Shapes, observed: Sequence[Shapes]
 ) -> Iterator[list[Shape]]:
@@ -164,6 +175,22 @@ def mismatch(
                         "it must be the same in both"
                     )
     return None
+
+
+def misfit(name: str, signature: inspect.Signature, kwargs: Iterable[str], why: object) -> str:
+    """Why a call of the function `name` does not bind, and what it takes.
+
+    Args:
+        kwargs: the names of the keyword arguments.
+        why: what `inspect` says, which names what is missing before what is too much.
+    """
+    parameters = signature.parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = [key for key in kwargs if key not in named]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        why = f"got an unexpected keyword argument '{unknown[0]}'"
+    plain = [p.replace(annotation=p.empty) for p in parameters]
+    return f"{name}() {why}; it is {name}{inspect.Signature(plain)}"
 
 
 class Identity:

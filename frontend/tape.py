@@ -49,7 +49,7 @@ class GradientTape:
         self._persistent = persistent
         self._straight_through = straight_through
         self._watch_accessed = watch_accessed_variables
-        self._recording = False
+        self._recording = self._entered = False
         self.reset()
 
     def reset(self) -> None:
@@ -67,7 +67,7 @@ class GradientTape:
         if not self._persistent:
             self.reset()
         context.state.tapes.append(self)
-        self._recording = True
+        self._recording = self._entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +139,8 @@ class GradientTape:
 
         Raises:
             GradientError: an operator on the way has no gradient.
-            RuntimeError: a second call on a tape that is not persistent.
+            RuntimeError: the tape was never entered, by `with`; or a second call on a tape that
+                is not persistent.
             TypeError: a source that is neither a tensor nor a variable.
             ShapeError, ValueError: output gradients that do not fit the targets.
         """
@@ -264,6 +265,11 @@ class GradientTape:
     @contextmanager
     def _spent(self) -> Iterator[None]:
         """Around backward passes: unless it is persistent, the tape is of no use afterwards."""
+        if not self._entered:
+            raise RuntimeError(
+                "this GradientTape has recorded nothing: what is to be differentiated is computed "
+                "inside of `with ot.GradientTape() as tape:`"
+            )
         if self._used and not self._persistent:
             raise RuntimeError(
                 "a GradientTape gives one set of gradients; "

@@ -19,12 +19,13 @@ from onnxtape.errors import (
     TracingError,
 )
 from onnxtape.input_signature import InputSignature
-from onnxtape.signature import Family, Shapes, generalize, mismatch
+from onnxtape.signature import Family, Shapes, generalize, mismatch, parts_sizes
 from onnxtape.tensor import Tensor
 
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
     from onnxtape.runtime.providers import Providers
+    from onnxtape.tracing import TracedStep
 
 #: So many traces for fixed shapes draw a warning.
 _MANY_TRACES = 8
@@ -121,7 +122,10 @@ class Traces:
             CannotCompileError: the function cannot be traced.
         """
         with self._lock:
-            return self._find(arguments)
+            found = self._find(arguments)
+            for place, number in arguments.numbers:
+                self._first_numbers.setdefault((arguments.structure, place), number)
+            return found
 
     def _find(self, arguments: Arguments) -> tuple[Arguments, ConcreteFunction]:
         if self._declared is not None:
@@ -129,7 +133,7 @@ class Traces:
         changed = {
             (arguments.structure, place)
             for place, number in arguments.numbers
-            if self._first_numbers.setdefault((arguments.structure, place), number) != number
+            if self._first_numbers.get((arguments.structure, place), number) != number
         } - self._number_constants
         if changed:
             self._number_inputs |= changed
@@ -149,7 +153,7 @@ class Traces:
 
     def _find_trace(self, arguments: Arguments) -> ConcreteFunction:
         arguments.check(self._parameters)
-        family = self._family(arguments)
+        family = self._families.get(arguments.family_key) or Family()
         names = self.names(arguments)
         shapes: Any = arguments.shapes
         for concrete in reversed(family.current):
@@ -157,24 +161,22 @@ class Traces:
                 break
         else:
             concrete = self._trace_for(arguments, family, names)
+            # Only now: a call that is refused leaves nothing behind.
+            self._keep(arguments, family, concrete)
             family.observed.append(shapes)
-            family.concrete.append(concrete)
             self.last = arguments.as_specs()
         self._exact[arguments.key] = concrete
         return concrete
 
-    def _family(self, arguments: Arguments) -> Family:
-        key = arguments.family_key
-        family = self._families.get(key)
-        if family is None:
-            family = self._families[key] = Family()
-            if len(self._families) == _MANY_TRACES:
-                context.warn_user(
-                    f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
-                    "ranks and arguments that are not tensors; pass what changes from call to call "
-                    "as a tensor, and otherwise the same objects again"
-                )
-        return family
+    def _keep(self, arguments: Arguments, family: Family, concrete: ConcreteFunction) -> None:
+        family.concrete.append(concrete)
+        self._families[arguments.family_key] = family
+        if len(family.concrete) == 1 and len(self._families) == _MANY_TRACES:
+            context.warn_user(
+                f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
+                "ranks and arguments that are not tensors; pass what changes from call to call "
+                "as a tensor, and otherwise the same objects again"
+            )
 
     def _trace_for(
         self, arguments: Arguments, family: Family, names: list[str]
@@ -185,9 +187,13 @@ class Traces:
         if self._declared is not None:
             wanted = self._declared.shapes
         # Where sizes that were taken to be equal are not, what was seen decides.
-        if family.concrete and (self._declared is None or mismatch(names, wanted, exact)):
+        if self._declared is None or mismatch(names, wanted, exact):
             wanted = generalize(names, [*family.observed, observed])
         if wanted != exact and not family.static_only:
+            if parts_sizes(family.observed, observed):
+                # A symbol for each would let pass what exact sizes refuse: fewer targets than
+                # samples, say.
+                self._run_python(arguments, names, exact)
             try:
                 return self._trace(arguments, names, wanted)
             except Exception as error:
@@ -209,6 +215,19 @@ class Traces:
         self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
     ) -> ConcreteFunction:
         from onnxtape.concrete import ConcreteFunction
+
+        try:
+            concrete = ConcreteFunction(self._run_python(arguments, names, shapes), self._providers)
+        except ExecutionError as error:
+            if "Could not find an implementation" not in str(error):
+                raise
+            raise CannotCompileError(error, *context.user_place()) from error
+        self._has_compiled = True
+        return concrete
+
+    def _run_python(
+        self, arguments: Arguments, names: Sequence[str], shapes: Sequence[Shape]
+    ) -> TracedStep:
         from onnxtape.tracing import InputSpec, trace
 
         specs = [
@@ -221,23 +240,15 @@ class Traces:
 
         self.count += 1
         try:
-            may_create = not self._has_compiled
-            traced = trace(
+            return trace(
                 self._name,
                 specs,
                 call,
-                may_create=may_create,
+                may_create=not self._has_compiled,
                 memory_budget=self._memory_budget,
             )
-            concrete = ConcreteFunction(traced, self._providers)
-            self._has_compiled = True
-            return concrete
         except TracingError as error:
             raise CannotCompileError(error, error.file, error.line) from error
-        except ExecutionError as error:
-            if "Could not find an implementation" not in str(error):
-                raise
-            raise CannotCompileError(error, *context.user_place()) from error
 
     def names(self, arguments: Arguments) -> list[str]:
         """The names of the batch inputs."""
@@ -254,10 +265,10 @@ class Traces:
         self, arguments: Arguments, names: list[str], shapes: list[Shape]
     ) -> ConcreteFunction:
         """The trace for these, possibly symbolic, shapes, made if need be."""
-        family = self._families.setdefault(arguments.family_key, Family())
+        family = self._families.get(arguments.family_key) or Family()
         for concrete in family.current:
             if [spec.shape for spec in concrete.inputs] == shapes:
                 return concrete
         concrete = self._trace(arguments, names, shapes)
-        family.concrete.append(concrete)
+        self._keep(arguments, family, concrete)
         return concrete

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxtape import constraints, context, initializers, masks, nest, regularizers
 from onnxtape.compiler.dtypes import is_floating
+from onnxtape.compiler.errors import located
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.layers.called import static_shape
 from onnxtape.layers.graph_node import GraphNode
@@ -201,6 +202,8 @@ class Layer(Holder, Remade, GraphNode):
             raise RuntimeError(
                 f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
             )
+        if args and isinstance(args[0], list):
+            self._refuse_numbers(args[0])
         given = args, kwargs
         functional = is_functional(given)
         state = context.state
@@ -249,6 +252,19 @@ class Layer(Holder, Remade, GraphNode):
         None where there is none.
         """
         return mask
+
+    def _refuse_numbers(self, inputs: list[Any]) -> None:
+        """A list is several inputs, so one of numbers is not an array, as in Keras."""
+        leaves = nest.flatten(inputs)
+        if leaves and all(isinstance(x, (int, float)) for x in leaves):
+            raise TypeError(
+                located(
+                    f"{type(self).__name__} '{self.name}' takes tensors, and was given a list of "
+                    'numbers, which is none: make one array of it, np.asarray(x, "float32"), '
+                    "before it comes here (and before it is an argument of an ot.function)",
+                    context.provenance(),
+                )
+            )
 
     def _as_input(self, x: Any) -> Any:
         """Arrays as tensors, floats in what the layer computes in; anything else as it is."""

@@ -304,6 +304,35 @@ def test_positional_only_parameters_and_wrong_calls() -> None:
     with pytest.raises(TypeError, match=re.escape("add() too many positional arguments")):
         add(1, 2, 3)
 
+    @ot.function
+    def train_step(x: Any, y: Any, *, rate: float = 0.1) -> Any:
+        return x + y + rate
+
+    takes = "it is train_step(x, y, *, rate=0.1)"
+    for call, wanted in (
+        (lambda: train_step(x=1, labels=2), "got an unexpected keyword argument 'labels'"),
+        (lambda: train_step(1, 2, labels=2), "got an unexpected keyword argument 'labels'"),
+        (lambda: train_step(1, y=2, x=2), "multiple values for argument 'x'"),
+        (lambda: train_step(1), "missing a required argument: 'y'"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(f"train_step() {wanted}; {takes}")):
+            call()
+
+
+def test_the_arguments_of_tf_function() -> None:
+    """Those that mean nothing here are taken; the others say what to write."""
+    for options in ({"jit_compile": True}, {"jit_compile": False, "reduce_retracing": True}):
+        assert ot.function(**options)(lambda x: x + 1)(floats(2)).shape == (2,)
+        assert ot.function(lambda x: x + 1, **options)(floats(2)).shape == (2,)
+    for name, advice in (
+        ("autograph", "autograph': Python's `if` and `while` are never rewritten here: leave it"),
+        ("experimental_relax_shapes", "sizes that change become symbolic anyway"),
+        ("providers_", "has no argument 'providers_'; did you mean 'providers'?"),
+        ("wrong", "it has f, input_signature, fallback, providers, memory_budget, jit_compile"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(advice)):
+            ot.function(**{name: True})
+
 
 @pytest.mark.parametrize(
     "view",

@@ -59,10 +59,83 @@ def test_fewer_targets_than_samples(targets: int, sizes: tuple[int, ...]) -> Non
     step = ot.function(training_step())
     for size in sizes:  # traced for one size; then for any
         step(x[:size], y[:size])
-    with pytest.raises((ShapeError, ExecutionError), match=r"16.*10|10.*16|16.*1|1.*16"):
-        step(x, y[:targets])
+    traces, exported = step.trace_count, step.get_symbolic_function()
+    place = r"(?s)takes integer targets of shape .*test_mistakes.py:\d+ in layer 'sparse_cat"
+    for _ in range(2):
+        with pytest.raises(ShapeError, match=place):
+            step(x, y[:targets])
+    # Nor do they change what is exported, or traced from then on.
+    assert step.get_symbolic_function().inputs == exported.inputs
+    step(x[:11], y[:11])
+    step(x[:12], y[:12])
+    assert step.trace_count == traces + 4 - len(sizes)
     with pytest.raises(ShapeError, match="takes integer targets of shape"):
         training_step()(x, y[:targets])
+
+
+@pytest.mark.parametrize("signature", [None, [ot.TensorSpec((None, 4)), ot.TensorSpec((None, 4))]])
+@pytest.mark.parametrize("loss", ["MeanSquaredError", "CategoricalCrossentropy"])
+def test_fewer_targets_of_the_predictions_shape(loss: str, signature: Any) -> None:
+    loss_fn, accuracy = getattr(ot.losses, loss)(), ot.metrics.BinaryAccuracy()
+
+    @ot.function(input_signature=signature)
+    def step(x: Any, y: Any) -> Any:
+        value = loss_fn(y, x)
+        accuracy.update_state(y, x)
+        return value
+
+    x = np.full((9, 4), 0.25, "f")
+    for size in (9, 8, 7, 9):
+        with pytest.raises(ShapeError, match=rf"(?s)\({size - 2}, 4\).*\({size}, 4\).*test_mist"):
+            step(x[:size], x[: size - 2])
+        step(x[:size], x[:size])
+
+
+def test_sizes_of_arguments_that_were_equal_may_differ() -> None:
+    """Sequences of two languages, whose first batch had one length by chance."""
+    step = ot.function(lambda x, y: ot.ops.sum(x) + ot.ops.sum(y), fallback="error")
+    for lengths in ((5, 5), (4, 7), (3, 4), (2, 9)):
+        assert step(*(np.ones((2, length), "f") for length in lengths)) == 2 * sum(lengths)
+    # With exact sizes, once with those of the second call to see that they are right, for any.
+    assert step.trace_count == 3
+
+
+def test_a_dimension_with_a_name_is_the_same_everywhere() -> None:
+    specs = [ot.TensorSpec(("n", 3)), ot.TensorSpec(("n",))]
+    step = ot.function(lambda x, y: ot.ops.sum(x) + ot.ops.sum(y), input_signature=specs)
+    step(np.ones((2, 3), "f"), np.ones(2, "f"))
+    with pytest.raises(ot.errors.InputError, match=r"dimension 'n' is 2 in 'x' and 3 in 'y'"):
+        step(np.ones((2, 3), "f"), np.ones(3, "f"))
+
+
+def test_a_call_that_is_refused_leaves_no_number_behind() -> None:
+    step = ot.function(lambda x, rate: ot.ops.reshape(x, (2, 3)) * rate)
+    with pytest.raises(ShapeError):
+        step(np.ones(5, "f"), 0.5)
+    step(np.ones(6, "f"), 0.25)
+    assert [spec.name for spec in step.get_concrete_function().inputs] == ["x"]
+
+
+def test_a_list_of_numbers_is_no_tensor() -> None:
+    """But several inputs, as in Keras, and as many constants of a step, as in TensorFlow."""
+    net = Net()
+    wanted = (
+        r"(?s)Net 'net' takes tensors, and was given a list of numbers.*np.asarray\(x.*mistakes"
+    )
+    for call in (net, ot.function(net.__call__), ot.function(lambda x: net(x) * 2)):
+        with pytest.raises(TypeError, match=wanted):
+            call([[0.0] * 5, [1.0] * 5])
+
+
+def test_a_tape_that_was_never_entered() -> None:
+    tape, w = ot.GradientTape(), ot.Variable(2.0)
+    loss = w * w
+    for ask in (tape.gradient, tape.jacobian):
+        with pytest.raises(RuntimeError, match=r"inside of `with ot.GradientTape\(\) as tape:`"):
+            ask(loss, w)
+    with tape:
+        loss = w * w
+    assert tape.gradient(loss, w) == 4
 
 
 def test_an_artifact_refuses_fewer_targets_too(tmp_path: Path) -> None:
