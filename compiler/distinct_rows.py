@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +23,25 @@ class Rows(NamedTuple):
         places: the rows' numbers, no two of them equal, of shape (count, 1).
         alone: the rows of the first places, which have one each.
         sums: for each of the other places the sum of all its rows.
+        given: the places and rows that were added up, of which some are equal.
     """
 
     places: Any
     alone: Any
     sums: Any
+    given: tuple[Any, Any]
 
-    def map(self, function: Callable[[Any], Any]) -> Rows:
-        """The same places with a function of their rows."""
-        return Rows(self.places, function(self.alone), function(self.sums))
+
+class RowSums(NamedTuple):
+    """The same of a fixed shape, where rows of one place are there as often as they were given.
+
+    Attributes:
+        places: int64, of shape (n,).
+        sums: for each of them the sum of all rows of its place.
+    """
+
+    places: Any
+    sums: Any
 
 
 def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
@@ -46,13 +55,10 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
         places: int64, of shape (n,); numbers below zero count from the end.
         rows: of shape (n, ...).
     """
-    zero = np.zeros(1, _INT64)
     count, numbers = b.dim_tensor(places, 0), b.positions(places, 0)
+    zero = np.zeros(1, _INT64)
     nothing = b.op("ConstantOfShape", count, value=zero)
-    # Whichever of equal places is written last stands for all of them.
-    last = b.op("ConstantOfShape", size, value=zero)
-    last = b.op("ScatterElements", last, places, numbers, axis=0)
-    standing = b.op("GatherElements", last, places, axis=0)
+    standing = _standing(b, size, places)
     ones = b.op("ConstantOfShape", count, value=zero + 1)
     copies = b.op("ScatterElements", nothing, standing, ones, axis=0, reduction="add")
     copies = b.op("GatherElements", copies, standing, axis=0)
@@ -71,7 +77,29 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     group = b.op("Unsqueeze", group, [-1])
     sums = b.op("ScatterND", sums, group, b.op("Gather", rows, members), reduction="add")
     kept = b.op("Gather", places, b.op("Concat", alone, heads, axis=0))
-    return Rows(b.op("Unsqueeze", kept, [-1]), b.op("Gather", rows, alone), sums)
+    kept = b.op("Unsqueeze", kept, [-1])
+    return Rows(kept, b.op("Gather", rows, alone), sums, (places, rows))
+
+
+def row_sums(b: Builder[Any], size: Any, places: Any, rows: Any) -> RowSums:
+    """`distinct_rows` for kernels that add up at the same place at the same time, as CUDA's do.
+
+    The host need not be told how many different places there are.
+    """
+    standing = _standing(b, size, places)
+    nothing = b.op("ConstantOfShape", b.op("Shape", rows), value=np.zeros(1, b.dtype(rows)))
+    group = b.op("Unsqueeze", standing, [-1])
+    sums = b.op("ScatterND", nothing, group, rows, reduction="add")
+    sums = b.refine_shape(b.op("Gather", sums, standing, axis=0), b.shape(rows))
+    return RowSums(places, sums)
+
+
+def _standing(b: Builder[Any], size: Any, places: Any) -> Any:
+    """For each row the number of the one that stands for all rows of its place."""
+    last = b.op("ConstantOfShape", size, value=np.zeros(1, _INT64))
+    # Whichever of equal places is written last.
+    last = b.op("ScatterElements", last, places, b.positions(places, 0), axis=0)
+    return b.op("GatherElements", last, places, axis=0)
 
 
 def _places_of(b: Builder[Any], mask: Any) -> Any:
@@ -79,11 +107,29 @@ def _places_of(b: Builder[Any], mask: Any) -> Any:
     return b.op("Squeeze", b.op("NonZero", mask), [0])
 
 
-def add_rows(b: Builder[Any], table: Any, rows: Rows) -> Any:
-    """The table with rows added to it.
+def add_rows(b: Builder[Any], table: Any, rows: Rows, *, square: float | None = None) -> Any:
+    """The table with rows added to it; or with the square of `square` times each.
 
     Not by a ScatterND that adds: ONNX Runtime's threads may run this one at the same time.
     """
+    parts = (_powers(b, part, square) for part in (rows.alone, rows.sums))
     before = b.op("Gather", table, b.op("Squeeze", rows.places, [-1]), axis=0)
-    added = b.op("Concat", rows.alone, rows.sums, axis=0)
-    return b.op("ScatterND", table, rows.places, b.op("Add", before, added))
+    added = b.op("Concat", *parts, axis=0)
+    made = b.op("ScatterND", table, rows.places, b.op("Add", before, added))
+    factors = [] if square is None else [b.constant(np.asarray(square, b.dtype(table)))]
+    b.note("AddedRows", [table, *rows.given, *factors], made, {})
+    return made
+
+
+def add_row_sums(b: Builder[Any], table: Any, rows: RowSums, square: Any = None) -> Any:
+    """The same; rows of one place write the same numbers, one after the other."""
+    before = b.op("Gather", table, rows.places, axis=0)
+    new = b.op("Add", before, _powers(b, rows.sums, square))
+    return b.op("ScatterND", table, b.op("Unsqueeze", rows.places, [-1]), new)
+
+
+def _powers(b: Builder[Any], rows: Any, square: Any) -> Any:
+    if square is None:
+        return rows
+    scaled = b.op("Mul", rows, square)
+    return b.op("Mul", scaled, scaled)

@@ -20,6 +20,8 @@ class Composite:
     Attributes:
         op_type: "KernelGradient", the gradient of a convolution by its kernel: of the image
             (n, ins, sizes...) and the maps' gradient (n, outs, places...), with Conv's attributes.
+            "AddedRows", rows added to a table, or squares of a factor times the sums of rows: of
+            the table, places (n,), rows (n, ...) of which some belong to one place, and the factor.
         inputs: what it is computed from.
         output: the value.
         attributes: lists of whole numbers.

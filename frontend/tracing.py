@@ -22,6 +22,7 @@ from onnxtape.compiler.passes import GraphPass, run_passes
 from onnxtape.compiler.passes.broadcasts import LeaveBroadcasting
 from onnxtape.compiler.passes.column_sums import ColumnSumsAsProducts
 from onnxtape.compiler.passes.common_subexpressions import EliminateCommonSubexpressions
+from onnxtape.compiler.passes.cuda.added_rows import AddRowsOfFixedShape
 from onnxtape.compiler.passes.cuda.lower import LowerForCuda
 from onnxtape.compiler.passes.cuda.lowerings import BFLOAT16
 from onnxtape.compiler.passes.dead_code import RemoveDeadCode
@@ -332,6 +333,7 @@ def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[Graph
     if not optimize:
         return [*first, *last]
     passes: list[GraphPass] = [
+        *([AddRowsOfFixedShape()] if target.provider == "cuda" else []),
         *first,
         UseSuperseding(),
         RemoveDeadCode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -65,8 +66,7 @@ class FirstAndSecondMoments(Optimizer):
             # gradient is never there.
             square_share = (1.0 - self.beta_2) / (self.beta_2 * share * share)
             m = add_rows(B, momentum.value, rows)
-            squares = rows.map(lambda part: B.op("Mul", B.op("Mul", part, square_share), part))
-            v = add_rows(B, velocity.value, squares)
+            v = add_rows(B, velocity.value, rows, square=math.sqrt(square_share))
             m, v = B.op("Mul", m, self.beta_1), B.op("Mul", v, self.beta_2)
         momentum.assign(m)
         velocity.assign(v)

@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxtape.compiler import GraphBuilder
-from onnxtape.compiler.distinct_rows import Rows, add_rows, distinct_rows
+from onnxtape.compiler.distinct_rows import Rows, add_rows, distinct_rows, row_sums
 from onnxtape.compiler.passes.add_to_rows import AddToRows
+from onnxtape.compiler.passes.cuda.added_rows import AddRowsOfFixedShape
+from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from tests.compiler.graphs import Array, new_graph, run
 from tests.compiler.pass_checks import apply, operators
 
@@ -45,11 +47,51 @@ def test_each_place_is_there_once_with_its_sum(name: str, symbolic: bool) -> Non
     np.testing.assert_array_equal(sums, expected[wrapped])
 
 
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("name", PLACES)
+def test_each_row_has_the_sum_of_its_place(name: str, symbolic: bool) -> None:
+    places = np.array(PLACES[name], np.int64)
+    rows = np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
+    count = "n" if symbolic else len(places)
+    graph, b = new_graph()
+    given = b.input("places", INT64, (count,)), b.input("rows", FLOAT32, (count, 2, 3))
+    found = row_sums(b, b.constant([6]), *given)
+    assert b.shape(found.sums) == (count, 2, 3)
+    graph.outputs.append(b.op("Identity", found.sums))
+    expected = np.zeros((6, 2, 3), "f")
+    np.add.at(expected, places, rows)
+    (sums,) = run(graph, {"places": places, "rows": rows})
+    np.testing.assert_array_equal(sums, expected[places])
+    assert "NonZero" not in operators(graph)
+
+
+@pytest.mark.parametrize("square", [None, 0.5])
+def test_rows_are_added_in_a_fixed_shape(square: float | None) -> None:
+    places = np.int64([5, 1, -1, 0, 3, 1, 5])
+    rows = np.random.default_rng(0).integers(-9, 9, (7, 4)).astype("f")
+    table = np.random.default_rng(1).integers(-9, 9, (6, 4)).astype("f")
+    graph, b = new_graph()
+    values = b.input("table", FLOAT32, (6, 4)), b.input("places", INT64, (7,))
+    distinct = distinct_rows(b, b.constant([6]), values[1], b.input("rows", FLOAT32, (7, 4)))
+    made = add_rows(b, values[0], distinct, square=square)
+    graph.outputs.append(b.op("Neg", made))
+    feeds = {"table": table, "places": places, "rows": rows}
+    before = run(graph, feeds)[0]
+    sums = np.zeros((6, 4), "f")
+    np.add.at(sums, places, rows)
+    expected = table + (sums if square is None else (square * sums) ** 2)
+    np.testing.assert_array_equal(before, -expected)
+    assert apply(AddRowsOfFixedShape(), graph)
+    apply(RemoveDeadCode(), graph)
+    assert "NonZero" not in operators(graph)
+    np.testing.assert_array_equal(run(graph, feeds)[0], before)
+
+
 def added(b: GraphBuilder, table: ir.Value, axis: int | None = None) -> ir.Value:
     places, sums = b.input("places", INT64, (2, 1)), b.input("sums", FLOAT32, (2, 4))
     if axis is None:
         alone, several = (b.op("Slice", sums, [i], [i + 1], [0]) for i in range(2))
-        return add_rows(b, table, Rows(places, alone, several))
+        return add_rows(b, table, Rows(places, alone, several, (places, sums)))
     before = b.op("Gather", table, b.op("Squeeze", places, [-1]), axis=axis)
     return b.op("ScatterND", table, places, b.op("Add", sums, before))
 

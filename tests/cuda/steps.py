@@ -260,6 +260,13 @@ STEPS: dict[str, Make] = {
     "embedding, a large table": trained(
         WORDS, lambda: [L.Embedding(5000, 64)], lambda: R.SGD(0.1, momentum=0.9)
     ),
+    # Larger than `scattered.LARGE`: only its rows are added to the averages.
+    **{
+        f"embedding, by its rows: {name}": trained(
+            WORDS, lambda: [L.Embedding(20_000, 64)], lambda name=name: getattr(R, name)(0.1)
+        )
+        for name in ("Adam", "AdamW", "Nadam", "Lamb")
+    },
     "embedding, masked": trained(WORDS, lambda: [L.Embedding(20, 4, mask_zero=True), L.LSTM(4)]),
     "attention": trained(WORDS, lambda: [L.Embedding(20, 8), Attention()]),
     "dropout": trained(ROWS, lambda: [L.Dense(7), L.Dropout(0.5)]),

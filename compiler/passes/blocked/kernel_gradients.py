@@ -59,9 +59,9 @@ class MarkKernelGradients(GraphPass):
         return bool(noted)
 
     def _takes(self, composite: Composite) -> bool:
-        image, maps = (shape_of(value) for value in composite.inputs)
         if composite.op_type != "KernelGradient" or composite.output.dtype != ir.DataType.FLOAT:
             return False
+        image, maps = (shape_of(value) for value in composite.inputs)
         if image is None or maps is None or len(image) != 4 or len(maps) != 4:
             return False
         if not is_static(image[1:]) or not is_static(maps[1:]):
