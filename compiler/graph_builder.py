@@ -310,6 +310,10 @@ class GraphBuilder(Builder[ir.Value]):
                 self._taken.add(name)
                 return name
 
+    def has_name(self, name: str) -> bool:
+        """Whether a value of this graph, or of those around it, has this name."""
+        return name in self._taken
+
     def claim_name(self, name: str) -> str:
         """`name` itself if no value has it yet, else the next free one; taken from then on."""
         if name in self._taken:

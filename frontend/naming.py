@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _used: Counter[str] = Counter()
 
@@ -21,6 +22,16 @@ def auto_name(stem: str) -> str:
     count = _used[stem]
     _used[stem] += 1
     return f"{stem}_{count}" if count else stem
+
+
+def distinct(path: str, is_taken: Callable[[str], bool]) -> str:
+    """The path itself, or if it is taken the first that is not with its first part counted:
+    `mean/total`, then `mean_1/total`."""
+    if not is_taken(path):
+        return path
+    first, slash, rest = path.partition("/")
+    counted = (f"{first}_{count}{slash}{rest}" for count in itertools.count(1))
+    return next(other for other in counted if not is_taken(other))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from onnxtape.data.dataset import Dataset
 from onnxtape.data.position import Position
 from onnxtape.errors import CheckpointError
 from onnxtape.layers.layer import Layer
+from onnxtape.naming import distinct
 from onnxtape.ordered_state import load_ordered, save_ordered, uncounted
 from onnxtape.runtime.checkpoint import check_state
 from onnxtape.variable import Variable
@@ -145,18 +146,14 @@ def _parts(tree: Any) -> list[Any]:
 
 
 def _variables(tree: Any, others: Sequence[tuple[str, Variable]]) -> dict[str, _Saved]:
-    found: dict[int, tuple[str, _Saved]] = {}
-    for prefix, variable in _walk(tree, ""):
-        found.setdefault(id(variable), (f"{prefix}{variable.path}", variable))
-    for name, variable in others:
-        found.setdefault(id(variable), (name, variable))
+    walked = [(prefix, variable.path, variable) for prefix, variable in _walk(tree, "")]
     named: dict[str, _Saved] = {}
-    for name, variable in found.values():
-        unique, count = name, 0
-        while unique in named:
-            count += 1
-            unique = f"{name}_{count}"
-        named[unique] = variable
+    seen: set[int] = set()
+    for prefix, path, variable in [*walked, *(("", name, v) for name, v in others)]:
+        if id(variable) not in seen:
+            seen.add(id(variable))
+            path = distinct(path, lambda path, prefix=prefix: prefix + path in named)
+            named[prefix + path] = variable
     return named
 
 

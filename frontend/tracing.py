@@ -45,6 +45,7 @@ from onnxtape.compiler.passes.widened import ComputeInFloat32
 from onnxtape.compiler.target import ANY, CPU, Target
 from onnxtape.engine import OPSET, convert_to_tensor, executor
 from onnxtape.errors import VariableError
+from onnxtape.naming import distinct
 from onnxtape.symbolic import SymbolicContext
 from onnxtape.tensor import SymbolicDim, Tensor
 from onnxtape.trainable import ReadFlags, reads_noted
@@ -145,7 +146,8 @@ class Trace(SymbolicContext):
     def read(self, variable: Variable) -> Tensor:
         slot = self.slots.get(variable)
         if slot is None:
-            value = self.builder.declare(variable.path, variable.dtype, variable.shape)
+            name = distinct(variable.path, self.builder.has_name)
+            value = self.builder.declare(name, variable.dtype, variable.shape)
             tensor = Tensor._from_symbol(value, self)
             slot = self.slots[variable] = _Slot(tensor, tensor)
         return slot.current

@@ -14,7 +14,7 @@ from onnxtape.dtypes import FLOAT32
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import VariableError
 from onnxtape.lookup import Configurable
-from onnxtape.naming import auto_name, to_snake_case
+from onnxtape.naming import auto_name, distinct, to_snake_case
 from onnxtape.optimizers import schedules
 from onnxtape.optimizers.clipping import clipped
 from onnxtape.optimizers.conditional import assign_if, every
@@ -83,6 +83,7 @@ class Optimizer(Configurable):
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.built = False
         self._variables: list[Variable] = []
+        self._paths: set[str] = set()
         self._trainable: list[Variable] = []
         # Variables hash by identity, so that a copy of the optimizer knows its own.
         self._index: dict[Variable, int] = {}
@@ -103,6 +104,7 @@ class Optimizer(Configurable):
 
     def _add(self, variable: Variable) -> Variable:
         variable.path = f"{self.name}/{variable.path}"
+        self._paths.add(variable.path)
         self._variables.append(variable)
         return variable
 
@@ -199,9 +201,15 @@ class Optimizer(Configurable):
         self, reference_variable: Variable, name: str | None = None, initializer: Any = "zeros"
     ) -> Variable:
         """A state variable of another's shape and dtype; see `add_variable`."""
-        path = f"{reference_variable.path.replace('/', '_')}_{name or 'variable'}"
+
+        def named(path: str) -> str:
+            return f"{path.replace('/', '_')}_{name or 'variable'}"
+
+        path = distinct(
+            reference_variable.path, lambda path: f"{self.name}/{named(path)}" in self._paths
+        )
         return self.add_variable(
-            reference_variable.shape, initializer, reference_variable.dtype, path
+            reference_variable.shape, initializer, reference_variable.dtype, named(path)
         )
 
     def add_optimizer_variables(

@@ -387,3 +387,39 @@ def test_another_pipeline_is_refused(tmp_path: Path) -> None:
     ot.save_checkpoint(tmp_path / "file", {"ds": ROWS(4).shuffle(4)})
     with pytest.raises(CheckpointError, match=r"ds/dataset is uint64\[5\], the model has uint64"):
         ot.restore_checkpoint(tmp_path / "file", {"ds": ROWS(4).shuffle(4, seed=1)})
+
+
+def test_equal_names_are_counted_as_keras_counts_them(tmp_path: Path) -> None:
+    """However many objects there have been, and the same wherever the state is kept."""
+    for _ in range(3):
+        ot.metrics.Mean(), ot.metrics.MeanSquaredError()
+    losses, others = ot.metrics.Mean(), ot.metrics.Mean()
+    towers = [ot.layers.Dense(1, use_bias=False, name="tower") for _ in range(2)]
+    optimizer = ot.optimizers.SGD(0.1, momentum=0.5, name="sgd")
+
+    @ot.function
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = ot.ops.mean((towers[0](x) - towers[1](x)) ** 2)
+        variables = [tower.kernel for tower in towers]
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        losses.update_state(loss)
+        others.update_state(loss * 2)
+        return losses.result() + others.result()
+
+    x = np.ones((4, 3), "f")
+    step(x)
+    names = {
+        "tower/kernel", "tower_1/kernel", "sgd/learning_rate", "sgd/iteration",
+        "sgd/tower_kernel_momentum", "sgd/tower_1_kernel_momentum",
+        "mean/total", "mean/count", "mean_1/total", "mean_1/count",
+    }  # fmt: skip
+    assert {entry.name for entry in step.get_concrete_function(x).state} == names
+    tree = {"model": towers, "rest": [optimizer, losses, others]}
+    ot.save_checkpoint(tmp_path / "state", tree)
+    saved = load_state(tmp_path / "state")
+    assert {name.partition("/")[2] for name in saved if "/" in name} == names
+    kept = {name: array.copy() for name, array in saved.items()}
+    step(x)
+    ot.restore_checkpoint(tmp_path / "state", tree)
+    np.testing.assert_array_equal(others.total, kept["rest/mean_1/total"])
