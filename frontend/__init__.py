@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from onnxtape.random import set_seed
     from onnxtape.recomputation import recompute
     from onnxtape.regularizers import Regularizer
-    from onnxtape.runtime import TrainingSession
+    from onnxtape.runtime import EvaluationSession, TrainingSession
     from onnxtape.signature import TensorSpec
     from onnxtape.state import (
         restore_checkpoint,
@@ -98,6 +98,7 @@ _MODULES = (
 )
 _MEMBERS = {
     "DTypePolicy": "mixed_precision",
+    "EvaluationSession": "runtime",
     "FallbackWarning": "errors",
     "GradientTape": "tape",
     "Initializer": "initializers",
@@ -149,6 +150,7 @@ _MEMBERS = {
 
 __all__ = [
     "DTypePolicy",
+    "EvaluationSession",
     "FallbackWarning",
     "GradientTape",
     "Initializer",

@@ -9,7 +9,10 @@ import onnx_ir as ir
 
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.errors import meaning_of_failure
+from onnxtape.compiler.notes import cloned
+from onnxtape.compiler.subgraphs import captured, graphs_in
 from onnxtape.inference import note_parameters, trace_inference
+from onnxtape.naming import distinct
 from onnxtape.runtime.artifact import EvaluationGraph, InferenceGraph, write_artifact
 from onnxtape.runtime.manifest import StateEntry, TensorEntry
 from onnxtape.tracing import TracedStep
@@ -17,6 +20,7 @@ from onnxtape.tracing import TracedStep
 if TYPE_CHECKING:
     from onnxtape.concrete import ConcreteFunction
     from onnxtape.models import Model
+    from onnxtape.variable import Variable
 
 
 def export_step(
@@ -30,11 +34,12 @@ def export_step(
     Args:
         model: also write its inference graph, whose state inputs have the names that the step
             gives them.
-        evaluation: also write this step, which evaluates: its variables are among the step's.
+        evaluation: also write this step, which evaluates, with the step's variables and metrics of
+            its own; what else it reads, it has as constants.
 
     Raises:
-        ValueError: the model's inputs are not known yet; or the evaluation has variables of its
-            own.
+        ValueError: the model's inputs are not known yet; or the evaluation assigns a variable of
+            its own that is no metric.
         ArtifactError: something other than an artifact is at `path`.
     """
     traced = concrete.traced
@@ -59,30 +64,60 @@ def export_step(
         inference=None if model is None else inference_graph(model, traced),
         evaluation=None if evaluation is None else _evaluation_graph(evaluation.traced, traced),
         failures=_failures(traced),
+        accumulated=_accumulated(traced),
     )
     return Path(path)
 
 
 def _evaluation_graph(traced: TracedStep, step: TracedStep) -> EvaluationGraph:
     names = {id(v): entry.name for entry, v in zip(step.state, step.variables, strict=True)}
-    own = [v.path for v in traced.variables if id(v) not in names]
-    if own:
-        raise ValueError(
-            f"the evaluation uses the variable '{own[0]}', which the training step does not: only "
-            "variables of the training step have a place in its artifact"
+    model, taken = cloned(traced.model), set(names.values())
+    inputs = {value.name: value for value in model.graph.inputs}
+    state: list[StateEntry] = []
+    for entry, v in zip(traced.state, traced.variables, strict=True):
+        name = names.get(id(v))
+        if name is None and v.role == "metric":
+            name = distinct(entry.name, taken.__contains__)
+            taken.add(name)
+        elif name is None and entry.output_name is None:
+            _hold(model.graph, inputs[entry.input_name], v)
+            continue
+        elif name is None:
+            raise ValueError(
+                f"the evaluation assigns the variable '{v.path}', which the training step does not "
+                "use: besides metrics, an evaluation changes only what it shares with the training "
+                "step, so that each begins where training is"
+            )
+        state.append(
+            StateEntry(name, entry.input_name, entry.output_name, v.dtype.name, v.shape, v.role)
         )
     return EvaluationGraph(
-        ir.to_proto(traced.model).SerializeToString(),
+        ir.to_proto(model).SerializeToString(),
         _inputs(traced),
         _results(traced),
-        [
-            StateEntry(
-                names[id(v)], entry.input_name, entry.output_name, v.dtype.name, v.shape, v.role
-            )
-            for entry, v in zip(traced.state, traced.variables, strict=True)
-        ],
+        state,
         _failures(traced),
+        _accumulated(traced),
     )
+
+
+def _hold(graph: ir.Graph, value: ir.Value, variable: Variable) -> None:
+    """Make the state input `value` a constant."""
+    graph.inputs.remove(value)
+    value.const_value = ir.tensor(variable.numpy(), name=value.name)
+    graph.register_initializer(value)
+
+
+def _accumulated(traced: TracedStep) -> list[str]:
+    """The results that metrics keep."""
+    graph = traced.model.graph
+    kept = {entry.input_name for entry in traced.state if entry.role == "metric"}
+    reached = {value for value in graph.inputs if value.name in kept}
+    for node in graph:
+        inside = (value for inner in graphs_in(node) for value in captured(inner))
+        if not reached.isdisjoint((*node.inputs, *inside)):
+            reached.update(node.outputs)
+    return [value.name or "" for value in _result_values(traced) if value in reached]
 
 
 def _failures(traced: TracedStep) -> dict[str, str]:
@@ -98,7 +133,11 @@ def _inputs(traced: TracedStep) -> list[TensorEntry]:
 
 
 def _results(traced: TracedStep) -> list[TensorEntry]:
-    return [_entry(value) for value in list(traced.model.graph.outputs)[: len(traced.output_names)]]
+    return [_entry(value) for value in _result_values(traced)]
+
+
+def _result_values(traced: TracedStep) -> list[ir.Value]:
+    return list(traced.model.graph.outputs)[: len(traced.output_names)]
 
 
 def _entry(value: ir.Value) -> TensorEntry:
@@ -122,9 +161,7 @@ def inference_graph(model: Model, step: TracedStep) -> InferenceGraph:
         if id(variable) in in_step:
             value.name = in_step[id(variable)]
         else:
-            graph.inputs.remove(value)
-            value.const_value = ir.tensor(variable.numpy(), name=value.name)
-            graph.register_initializer(value)
+            _hold(graph, value, variable)
     note_parameters(traced, brought)
     return InferenceGraph(
         ir.to_proto(traced.model).SerializeToString(), _inputs(traced), _results(traced)

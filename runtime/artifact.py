@@ -99,8 +99,9 @@ class EvaluationGraph:
         model: a serialized ONNX model, whose inputs are `inputs` and those of `state`.
         inputs: the batch inputs.
         outputs: the results.
-        state: entries of the training state, by name, with this graph's inputs and outputs.
-        failures: as for `write_artifact`.
+        state: metrics of its own, and entries of the training state by name, with this graph's
+            inputs and outputs.
+        failures, accumulated: as for `write_artifact`.
     """
 
     model: bytes
@@ -108,6 +109,7 @@ class EvaluationGraph:
     outputs: Sequence[TensorEntry]
     state: Sequence[StateEntry]
     failures: Mapping[str, str] = field(default_factory=dict)
+    accumulated: Sequence[str] = ()
 
 
 def state_specs(entries: Sequence[StateEntry]) -> dict[str, Spec]:
@@ -127,6 +129,7 @@ def write_artifact(
     inference: InferenceGraph | None = None,
     evaluation: EvaluationGraph | None = None,
     failures: Mapping[str, str] | None = None,
+    accumulated: Sequence[str] = (),
 ) -> Artifact:
     """Write an artifact folder, whole or not at all.
 
@@ -144,6 +147,7 @@ def write_artifact(
         inference: the inference model, if there is one.
         evaluation: the evaluation step, if there is one.
         failures: what it means when nodes of the training model fail, by their names.
+        accumulated: the results that metrics keep from batch to batch.
 
     Raises:
         ArtifactError: something other than an artifact is at `path`, names collide, or the models
@@ -184,8 +188,10 @@ def write_artifact(
                 tuple(evaluation.outputs),
                 tuple(evaluation.state),
                 dict(evaluation.failures),
+                tuple(evaluation.accumulated),
             ),
             failures=dict(failures or {}),
+            accumulated=tuple(accumulated),
         )
         (temporary / _MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
         sync(temporary / _MANIFEST_FILE)

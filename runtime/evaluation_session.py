@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from onnxtape.runtime.errors import ArtifactError, InputError
 from onnxtape.runtime.manifest import TensorEntry
 from onnxtape.runtime.providers import Providers
 from onnxtape.runtime.session import create_session, execution_error
+from onnxtape.runtime.totals import Totals
 from onnxtape.runtime.values import copy_from_numpy, from_numpy, to_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+#: ONNX Runtime's values, by graph input.
+Values: TypeAlias = dict[str, Any]
 
 
 class EvaluationSession:
@@ -49,13 +53,13 @@ class EvaluationSession:
         self._entry = entry
         self._session = create_session(source.evaluation, providers)._sess
         self._batch = BatchReader(entry.inputs)
-        # The artifact's own state may be from the middle of an epoch.
-        self._initial = {
-            e.name: np.zeros(e.shape, numpy_dtype(e.dtype))
+        # Runs only read them; the artifact's own may be from the middle of an epoch.
+        self._zeros = {
+            e.input: copy_from_numpy(np.zeros(e.shape, numpy_dtype(e.dtype)))
             for e in entry.state
             if e.role == "metric"
         }
-        self._state: dict[str, Any] = {}
+        self._state: Values | None = None
 
     @property
     def inputs(self) -> tuple[TensorEntry, ...]:
@@ -76,10 +80,7 @@ class EvaluationSession:
         Raises:
             InputError: an entry is missing.
         """
-        given = {**state, **self._initial}
-        if missing := [e.name for e in self._entry.state if e.name not in given]:
-            raise InputError(f"The state to evaluate with has no entry {missing[0]!r}.")
-        self._state = {e.input: copy_from_numpy(given[e.name]) for e in self._entry.state}
+        self._state = self.taken(state)
 
     def step(self, /, **batch: Any) -> dict[str, NDArray[Any]]:
         """Evaluate one batch.
@@ -95,20 +96,67 @@ class EvaluationSession:
                 wrong dtype or shape.
             ExecutionError: ONNX Runtime failed.
         """
-        if not self._state and self._entry.state:
+        if self._state is None:
             raise InputError("Call start(state) before the first step.")
-        arrays = self._batch.read(batch)
+        return self._run(self._state, self._batch.read(batch))
+
+    def evaluate(
+        self, state: Mapping[str, NDArray[Any]], batches: Iterable[Mapping[str, Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Evaluate several batches at once, apart from those between `start` and `step`.
+
+        Args:
+            state: as for `start`.
+            batches: each a dict of one array per batch input.
+
+        Returns:
+            The results by name. Metrics are those of all batches; other results are means over
+            the samples; those with a row for each sample are joined.
+
+        Raises:
+            InputError: there is no batch, or results cannot be joined; and as for `start` and
+                `step`.
+            TypeError: a batch is no dict.
+            ExecutionError: ONNX Runtime failed.
+        """
+        return self.run(self.taken(state), batches)
+
+    # For sessions that train ----------------------------------------------------------------------
+
+    def taken(self, state: Mapping[str, NDArray[Any]]) -> Values:
+        """Copies of what an evaluation reads of a state, by graph input, with metrics at zero."""
+        needed = [e for e in self._entry.state if e.input not in self._zeros]
+        if missing := [e.name for e in needed if e.name not in state]:
+            raise InputError(f"The state to evaluate with has no entry {missing[0]!r}.")
+        return {**self._zeros, **{e.input: copy_from_numpy(state[e.name]) for e in needed}}
+
+    def run(self, state: Values, batches: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+        """`evaluate` with what `taken` gave."""
+        totals = Totals(self.outputs, self._entry.accumulated)
+        for batch in batches:
+            if not isinstance(batch, Mapping):
+                inputs = ", ".join(f'"{entry.name}": ...' for entry in self.inputs)
+                raise TypeError(
+                    f"evaluate takes batches by the names of their inputs, {{{inputs}}}, not "
+                    f"{type(batch).__name__}"
+                )
+            arrays = self._batch.read(batch)
+            totals.add(self._run(state, arrays), next((len(a) for a in arrays if a.ndim), 1))
+        return totals.results()
+
+    def _run(self, state: Values, arrays: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run on one batch; in `state`, what is carried gets its new value."""
         feeds = {
             entry.name: from_numpy(array) for entry, array in zip(self.inputs, arrays, strict=True)
         }
         carried = [e for e in self._entry.state if e.output is not None]
         wanted = [e.name for e in self.outputs] + [e.output for e in carried]
         try:
-            values = list(self._session.run_with_ort_values({**feeds, **self._state}, wanted, None))
+            values = list(self._session.run_with_ort_values({**feeds, **state}, wanted, None))
         except Exception as error:
             raise execution_error(error, "The evaluation failed", self._entry.failures) from error
         count = len(self.outputs)
-        self._state.update(zip((e.input for e in carried), values[count:], strict=True))
+        state.update(zip((e.input for e in carried), values[count:], strict=True))
         return {
             entry.name: to_numpy(value)
             for entry, value in zip(self.outputs, values[:count], strict=True)

@@ -80,15 +80,16 @@ class EvaluationEntry:
     """The batch inputs, the results and the state of evaluation.onnx.
 
     Attributes:
-        state: entries of the training state, by name; one with an output (a metric's) is carried
-            from batch to batch.
-        failures: as in `Manifest`.
+        state: metrics of its own, which begin at zero, and entries of the training state, by name;
+            one with an output is carried from batch to batch.
+        failures, accumulated: as in `Manifest`.
     """
 
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     state: tuple[StateEntry, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
+    accumulated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ class Manifest:
     Attributes:
         failures: what it means when a node of training.onnx fails, by the node's name, where that
             is known: that a target is no class, say.
+        accumulated: the results that metrics keep, so that they are of all batches since those
+            were zero; the others are of one batch.
     """
 
     producer: str
@@ -109,6 +112,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     evaluation: EvaluationEntry | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+    accumulated: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -145,6 +149,7 @@ class Manifest:
             files=_at(content, "files", "manifest.json", _files),
             evaluation=_evaluation(content.get("evaluation"), "'evaluation' in manifest.json"),
             failures=_texts(content.get("failures"), "'failures' in manifest.json"),
+            accumulated=_accumulated(content, "manifest.json"),
         )
         manifest.check()
         return manifest
@@ -202,7 +207,7 @@ class Manifest:
         )
         trained = {entry.name: (entry.dtype, entry.shape) for entry in self.state}
         for entry in evaluation.state:
-            if trained.get(entry.name) != (entry.dtype, entry.shape):
+            if entry.role != "metric" and trained.get(entry.name) != (entry.dtype, entry.shape):
                 raise ArtifactError(
                     f"The evaluation reads the state entry {entry.name!r} as {entry.dtype}"
                     f"{list(entry.shape)}, which the training step does not have."
@@ -309,6 +314,7 @@ def _evaluation(value: object, where: str) -> EvaluationEntry | None:
         outputs=_at(content, "outputs", where, _each(_tensor)),
         state=_at(content, "state", where, _each(_state)),
         failures=_texts(content.get("failures"), f"'failures' in {where}"),
+        accumulated=_accumulated(content, where),
     )
 
 
@@ -316,6 +322,11 @@ def _texts(value: object, where: str) -> dict[str, str]:
     # Artifacts written before there were any have none.
     content = {} if value is None else _object(value, where)
     return {name: _text(text, f"{name!r} in {where}") for name, text in content.items()}
+
+
+def _accumulated(content: dict[str, Any], where: str) -> tuple[str, ...]:
+    # As with failures.
+    return _each(_text)(content.get("accumulated", []), f"'accumulated' in {where}")
 
 
 def _files(value: object, where: str) -> dict[str, FileEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from onnxtape.runtime.checkpoint import check_state, load_state, save_state, spe
 from onnxtape.runtime.devices import CPU, fetch, input_devices
 from onnxtape.runtime.dtypes import DTYPES, FLOATING, numpy_dtype
 from onnxtape.runtime.errors import ArtifactError, InputError, NumericsError
+from onnxtape.runtime.evaluation_session import EvaluationSession
 from onnxtape.runtime.files import replacing
 from onnxtape.runtime.manifest import Manifest, StateEntry, TensorEntry
 from onnxtape.runtime.providers import Providers
@@ -63,7 +64,9 @@ class TrainingSession:
     ) -> None:
         self._artifact = artifact if isinstance(artifact, Artifact) else read_artifact(artifact)
         manifest = self._artifact.manifest
+        self._providers = providers
         self._check_numerics = check_numerics
+        self._evaluation: EvaluationSession | None = None
         self._lock = threading.Lock()
         session = create_session(self._artifact.training, providers)
         _require_described(session, manifest)
@@ -138,6 +141,37 @@ class TrainingSession:
             self._parity = 1 - self._parity
             return results
 
+    def evaluate(
+        self, batches: Iterable[Mapping[str, Any]] | None = None, /, **batch: Any
+    ) -> dict[str, NDArray[Any]]:
+        """Run the artifact's evaluation step with the present state, which stays as it is.
+
+        Metrics begin at zero. Steps in other threads may go on meanwhile.
+
+        Args:
+            batches: each a dict of one array per batch input.
+            **batch: one batch, instead: one array per batch input.
+
+        Returns:
+            The results by name. Metrics are those of all batches; other results are means over
+            the samples; those with a row for each sample are joined.
+
+        Raises:
+            ArtifactError: the artifact has no evaluation step.
+            InputError: there is no batch; a value is missing, unknown, or has the wrong dtype or
+                shape; or results cannot be joined.
+            TypeError: batches are no dicts, or are given both ways.
+            ExecutionError: ONNX Runtime failed.
+        """
+        if batches is not None and batch:
+            raise TypeError("evaluate takes several batches, or one by name, not both")
+        with self._lock:
+            if self._evaluation is None:
+                self._evaluation = EvaluationSession(self._artifact, self._providers)
+            state = {name: fetch(pair[self._parity]) for name, pair in self._buffers.items()}
+            taken = self._evaluation.taken(state)
+        return self._evaluation.run(taken, [batch] if batches is None else batches)
+
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all state entries, by name."""
         with self._lock:
@@ -180,7 +214,7 @@ class TrainingSession:
 
     def _similar_entries(self, name: str) -> str:
         known = [entry.name for entry in self.state]
-        if name.rpartition("/")[2] == "learning_rate":
+        if name.rpartition("/")[2] in ("learning_rate", "lr"):
             rates = [other for other in known if other.rpartition("/")[2] == "learning_rate"]
             if rates:
                 return f"the learning rate is {' or '.join(map(repr, rates))}."

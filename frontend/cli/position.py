@@ -88,7 +88,7 @@ class Averages:
     """The results of an epoch: means over samples, or metrics that the step itself accumulates.
 
     Args:
-        manifest: a result is a metric if the state has metrics and it is no loss.
+        manifest: says which results metrics keep.
         sums: what has been added up before.
     """
 
@@ -98,8 +98,7 @@ class Averages:
         manifest: Manifest,
         sums: dict[str, list[float]] | None = None,
     ) -> None:
-        accumulates = any(entry.role == "metric" for entry in manifest.state)
-        self._metrics = {name for name in names if accumulates and not name.endswith("loss")}
+        self._metrics = frozenset(manifest.accumulated)
         self._names = list(names)
         self.sums: dict[str, list[float]] = {} if sums is None else sums
 

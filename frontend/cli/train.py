@@ -175,17 +175,16 @@ class Training:
         import numpy as np
 
         from onnxtape.cli.arrays import batches
-        from onnxtape.cli.position import Averages
 
         if self._validation is None:
             return {}
         evaluation, arrays = self._validation
-        evaluation.start(self._session.state_dict())
-        averages = Averages(_scalars(evaluation.outputs), self._session.manifest)
         order = np.arange(len(next(iter(arrays.values()))))
-        for batch in batches(arrays, position.batch_size, order, drop_last=self._drop_last):
-            averages.add(evaluation.step(**batch), len(next(iter(batch.values()))))
-        return averages.results()
+        found = evaluation.evaluate(
+            self._session.state_dict(),
+            batches(arrays, position.batch_size, order, drop_last=self._drop_last),
+        )
+        return {name: float(found[name]) for name in _scalars(evaluation.outputs)}
 
 
 def _scalars(outputs: Sequence[TensorEntry]) -> list[str]:
