@@ -152,9 +152,12 @@ def _variables(tree: Any, others: Sequence[tuple[str, Variable]]) -> dict[str, _
     for prefix, path, variable in [*walked, *(("", name, v) for name, v in others)]:
         if id(variable) not in seen:
             seen.add(id(variable))
-            path = distinct(path, lambda path, prefix=prefix: prefix + path in named)
-            named[prefix + path] = variable
+            named[_unused(prefix, path, named)] = variable
     return named
+
+
+def _unused(prefix: str, path: str, names: Collection[str]) -> str:
+    return prefix + distinct(path, lambda other: prefix + other in names)
 
 
 def _walk(tree: Any, prefix: str) -> list[tuple[str, _Saved]]:

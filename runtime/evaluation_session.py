@@ -134,15 +134,18 @@ class EvaluationSession:
         """`evaluate` with what `taken` gave."""
         totals = Totals(self.outputs, self._entry.accumulated)
         for batch in batches:
-            if not isinstance(batch, Mapping):
-                inputs = ", ".join(f'"{entry.name}": ...' for entry in self.inputs)
-                raise TypeError(
-                    f"evaluate takes batches by the names of their inputs, {{{inputs}}}, not "
-                    f"{type(batch).__name__}"
-                )
-            arrays = self._batch.read(batch)
+            arrays = self._batch.read(self._named(batch))
             totals.add(self._run(state, arrays), next((len(a) for a in arrays if a.ndim), 1))
         return totals.results()
+
+    def _named(self, batch: Any) -> Mapping[str, Any]:
+        if isinstance(batch, Mapping):
+            return batch
+        inputs = ", ".join(f'"{entry.name}": ...' for entry in self.inputs)
+        raise TypeError(
+            f"evaluate takes batches by the names of their inputs, {{{inputs}}}, not "
+            f"{type(batch).__name__}"
+        )
 
     def _run(self, state: Values, arrays: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run on one batch; in `state`, what is carried gets its new value."""

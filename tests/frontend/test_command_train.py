@@ -106,6 +106,33 @@ def test_validation_and_the_exported_model_agree(built: Place) -> None:
     assert {"loss", "accuracy"} < set(last)
 
 
+def test_a_loss_that_a_metric_keeps_is_not_averaged_again(place: Place) -> None:
+    """As steps return it that are written in Python."""
+    w, mean = ot.Variable(np.zeros(3, "f"), name="w"), ot.metrics.Mean()
+
+    def step(x: Any) -> Any:
+        mean.update_state(x)
+        w.assign_add(x[0] * 0)
+        return {"loss": mean.result(), "first": x[0, 0]}
+
+    spec = ot.TensorSpec((None, 3))
+    own = ot.metrics.Mean()
+
+    @ot.function(input_signature=[spec])
+    def evaluate(x: Any) -> Any:
+        own.update_state(x)
+        return {"loss": own.result(), "first": x[0, 0]}
+
+    ot.function(step).export(place.folder / "artifact", spec, evaluation=evaluate)
+    x = np.arange(30, dtype="f").reshape(10, 3) ** 2
+    place.data(train={"x": x}, valid={"x": x + 1})
+    out = place.train("--validation", "valid.npz", "--batch-size", "4", "--no-shuffle").succeeded()
+    first = (x[0, 0] * 4 + x[4, 0] * 4 + x[8, 0] * 2) / 10
+    expected = {"loss": x.mean(), "first": first}
+    expected |= {f"validation {name}": value + 1 for name, value in expected.items()}
+    assert numbers(out.splitlines()[0]) == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_epochs_metrics_are_of_that_epoch_alone(place: Place) -> None:
     """With almost no learning, all epochs have the accuracy of the model as it is."""
     place.build("--metrics", "accuracy", "--optimizer", "sgd", "--learning-rate", "1e-12")
