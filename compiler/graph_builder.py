@@ -9,25 +9,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 from onnx_shape_inference import ShapeInferenceContext, registry
 
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.dims import Shape, format_shape
-from onnxtape.compiler.errors import (
-    DtypeError,
-    Phase,
-    Provenance,
-    ShapeError,
-    describe_operands,
-    located,
-)
+from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.errors import Phase, Provenance, ShapeError, describe_operands, located
 from onnxtape.compiler.graph_names import symbols_in, taken_in
 from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
 from onnxtape.compiler.notes import SUPERSEDED, Composite, composites
+from onnxtape.compiler.operands import check_dtypes, described, dtype_of
 from onnxtape.compiler.operators import lowest_opset
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.target import CPU, Target
@@ -93,7 +86,7 @@ class GraphBuilder(Builder[ir.Value]):
         outputs: int = 1,
     ) -> tuple[ir.Value, ...]:
         self._admit(op_type, attributes, len(inputs), outputs)
-        self._check_dtypes(op_type, inputs)
+        check_dtypes(op_type, self.opset, inputs, self.provenance)
         node = ir.Node(
             "",
             op_type,
@@ -142,9 +135,7 @@ class GraphBuilder(Builder[ir.Value]):
         return shape_of(value)
 
     def dtype(self, value: ir.Value) -> dtypes.DType:
-        if value.dtype is None:
-            raise DtypeError(f"the dtype of '{value.name}' is unknown")
-        return dtypes.from_onnx(value.dtype.value)
+        return dtype_of(value)
 
     def constant_value(self, value: ir.Value) -> npt.NDArray[Any] | None:
         tensor = ir.convenience.get_const_tensor(value)
@@ -354,44 +345,6 @@ class GraphBuilder(Builder[ir.Value]):
             imports = self.graph.opset_imports
             imports[""] = max(imports.get("", 0), opset)
 
-    def _check_dtypes(self, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
-        _schema(op_type, self.opset)
-        bound: dict[str, tuple[int, dtypes.DType]] = {}
-        for i, value in enumerate(inputs):
-            if value is None or not isinstance(value.type, ir.TensorType):
-                continue
-            formal = _formal_input(op_type, self.opset, i)
-            if formal is None:
-                count = len(_schema(op_type, self.opset).inputs)
-                raise ShapeError(
-                    located(
-                        f"{op_type} takes at most {count} inputs"
-                        + describe_operands(self._describe(inputs)),
-                        self.provenance,
-                    )
-                )
-            constraint, allowed = formal
-            dtype = self.dtype(value)
-            if dtypes.type_string(dtype) not in allowed:
-                raise DtypeError(
-                    located(
-                        f"{op_type} does not take {dtype} for input {i}; "
-                        f"it takes {', '.join(sorted(allowed))}"
-                        + describe_operands(self._describe(inputs)),
-                        self.provenance,
-                    )
-                )
-            first, expected = bound.setdefault(constraint, (i, dtype))
-            if expected != dtype:
-                raise DtypeError(
-                    located(
-                        f"{op_type} needs inputs {first} and {i} to have one dtype, "
-                        f"not {expected} and {dtype}; convert one of them with ops.cast"
-                        + describe_operands(self._describe(inputs)),
-                        self.provenance,
-                    )
-                )
-
     def _infer(self, node: ir.Node) -> None:
         try:
             infer(self._context, node, self.opset)
@@ -403,18 +356,10 @@ class GraphBuilder(Builder[ir.Value]):
             reason = getattr(error, "message", str(error))
             raise ShapeError(
                 located(
-                    f"{node.op_type}: {reason}" + describe_operands(self._describe(inputs)),
+                    f"{node.op_type}: {reason}" + describe_operands(described(inputs)),
                     self.provenance,
                 )
             ) from None
-
-    def _describe(self, inputs: Sequence[ir.Value | None]) -> list[str]:
-        return [
-            "(omitted)"
-            if v is None
-            else f"{self.dtype(v) if v.dtype else '?'} {format_shape(self.shape(v))}"
-            for v in inputs
-        ]
 
 
 def _shared(graph: ir.Graph | None, opset: int) -> tuple[set[str], ShapeInferenceContext]:
@@ -430,27 +375,6 @@ def _shared(graph: ir.Graph | None, opset: int) -> tuple[set[str], ShapeInferenc
     context.reserve_symbol_names(symbols)
     taken |= names
     return taken, context
-
-
-@functools.cache
-def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
-    try:
-        return onnx.defs.get_schema(op_type, opset, "")
-    except onnx.defs.SchemaError:
-        raise ValueError(f"opset {opset} has no operator {op_type}") from None
-
-
-@functools.cache
-def _formal_input(op_type: str, opset: int, index: int) -> tuple[str, frozenset[str]] | None:
-    """The type constraint's name and the type strings of input `index`; None if there is none."""
-    schema = _schema(op_type, opset)
-    formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema.inputs else None
-    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
-    if formal is None or (index >= len(schema.inputs) and formal.option != variadic):
-        return None
-    independent = formal.option == variadic and not formal.is_homogeneous
-    constraint = f"{formal.type_str}#{index}" if independent else formal.type_str
-    return constraint, frozenset(formal.types)
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
