@@ -378,6 +378,12 @@ class Function:
         """
         from onnxtape.export import export_step
 
+        if not isinstance(evaluation, (Function, BoundFunction, type(None))):
+            raise TypeError(
+                "evaluation is an ot.function of a batch, not "
+                f"{getattr(evaluation, '__name__', None) or type(evaluation).__name__}: decorate "
+                "the function that evaluates, and call it once or give it an input_signature"
+            )
         concrete = self.get_symbolic_function(*args, **kwargs)
         other = evaluation.get_symbolic_function() if evaluation is not None else None
         return export_step(concrete, path, model, other)

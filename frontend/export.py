@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxtape import tracing
 from onnxtape.compiler import dtypes
 from onnxtape.compiler.errors import meaning_of_failure
 from onnxtape.compiler.notes import cloned
@@ -49,14 +51,7 @@ def export_step(
         inputs=_inputs(traced),
         outputs=_results(traced),
         state_entries=[
-            StateEntry(
-                entry.name,
-                entry.input_name,
-                entry.output_name,
-                variable.dtype.name,
-                variable.shape,
-                variable.role,
-            )
+            _state_entry(entry.name, entry, variable)
             for entry, variable in zip(traced.state, traced.variables, strict=True)
         ],
         state={e.name: v.numpy() for e, v in zip(traced.state, traced.variables, strict=True)},
@@ -88,9 +83,7 @@ def _evaluation_graph(traced: TracedStep, step: TracedStep) -> EvaluationGraph:
                 "use: besides metrics, an evaluation changes only what it shares with the training "
                 "step, so that each begins where training is"
             )
-        state.append(
-            StateEntry(name, entry.input_name, entry.output_name, v.dtype.name, v.shape, v.role)
-        )
+        state.append(_state_entry(name, entry, v))
     return EvaluationGraph(
         ir.to_proto(model).SerializeToString(),
         _inputs(traced),
@@ -99,6 +92,33 @@ def _evaluation_graph(traced: TracedStep, step: TracedStep) -> EvaluationGraph:
         _failures(traced),
         _accumulated(traced),
     )
+
+
+def _state_entry(name: str, entry: tracing.StateEntry, variable: Variable) -> StateEntry:
+    return StateEntry(
+        name,
+        entry.input_name,
+        entry.output_name,
+        variable.dtype.name,
+        variable.shape,
+        variable.role,
+        _initial(variable),
+    )
+
+
+def _initial(variable: Variable) -> float:
+    """What a metric's variable begins at."""
+    if variable.initializer is None:
+        return 0.0
+    value = np.asarray(variable.initializer(variable.shape, dtype=variable.dtype))
+    if value.size == 0:
+        return 0.0
+    if not (value == value.flat[0]).all():
+        raise ValueError(
+            f"the metric's variable '{variable.path}' begins with different numbers, which an "
+            "artifact has no place for: let it begin with one, zeros say"
+        )
+    return float(value.flat[0])
 
 
 def _hold(graph: ir.Graph, value: ir.Value, variable: Variable) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -57,9 +58,11 @@ class Variable(ArrayMethods):
     Attributes:
         is_weight: whether `Layer.weights` lists it; what a stateful layer carries from call to call
             is no weight, as in Keras.
+        initializer: of a metric's, what makes its value anew; None for zeros.
     """
 
     is_weight = True
+    initializer: Callable[..., Any] | None = None
     trainable = TrainableFlag()
 
     def __init__(

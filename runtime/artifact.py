@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxtape.runtime.checkpoint import (
     Spec,
     check_state,
@@ -26,6 +28,7 @@ from onnxtape.runtime.checkpoint import (
     save_state,
     specs_of,
 )
+from onnxtape.runtime.dtypes import numpy_dtype
 from onnxtape.runtime.errors import ArtifactError, CheckpointError
 from onnxtape.runtime.files import sha256_of, sync, temporary_sibling
 from onnxtape.runtime.manifest import (
@@ -115,6 +118,11 @@ class EvaluationGraph:
 def state_specs(entries: Sequence[StateEntry]) -> dict[str, Spec]:
     """The dtype and shape of each state entry, for `check_state`."""
     return {entry.name: (entry.dtype, entry.shape) for entry in entries}
+
+
+def initial_value(entry: StateEntry) -> NDArray[Any]:
+    """What a metric's entry begins at."""
+    return np.full(entry.shape, entry.initial, numpy_dtype(entry.dtype))
 
 
 def write_artifact(

@@ -6,11 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from onnxtape.runtime.artifact import Artifact, read_artifact
+from onnxtape.runtime.artifact import Artifact, initial_value, read_artifact
 from onnxtape.runtime.batches import BatchReader
-from onnxtape.runtime.dtypes import numpy_dtype
 from onnxtape.runtime.errors import ArtifactError, InputError
 from onnxtape.runtime.manifest import TensorEntry
 from onnxtape.runtime.providers import Providers
@@ -28,7 +25,7 @@ Values: TypeAlias = dict[str, Any]
 class EvaluationSession:
     """Runs the evaluation step of an artifact; the state it is given stays as it is.
 
-    Metrics begin at zero with `start`, and go on from one `step` to the next.
+    Metrics begin anew with `start`, and go on from one `step` to the next.
 
     Args:
         artifact: the path of an artifact, or one that `read_artifact` returned.
@@ -54,10 +51,8 @@ class EvaluationSession:
         self._session = create_session(source.evaluation, providers)._sess
         self._batch = BatchReader(entry.inputs)
         # Runs only read them; the artifact's own may be from the middle of an epoch.
-        self._zeros = {
-            e.input: copy_from_numpy(np.zeros(e.shape, numpy_dtype(e.dtype)))
-            for e in entry.state
-            if e.role == "metric"
+        self._initial = {
+            e.input: copy_from_numpy(initial_value(e)) for e in entry.state if e.role == "metric"
         }
         self._state: Values | None = None
 
@@ -124,11 +119,11 @@ class EvaluationSession:
     # For sessions that train ----------------------------------------------------------------------
 
     def taken(self, state: Mapping[str, NDArray[Any]]) -> Values:
-        """Copies of what an evaluation reads of a state, by graph input, with metrics at zero."""
-        needed = [e for e in self._entry.state if e.input not in self._zeros]
+        """Copies of what an evaluation reads of a state, by graph input; metrics begin."""
+        needed = [e for e in self._entry.state if e.input not in self._initial]
         if missing := [e.name for e in needed if e.name not in state]:
             raise InputError(f"The state to evaluate with has no entry {missing[0]!r}.")
-        return {**self._zeros, **{e.input: copy_from_numpy(state[e.name]) for e in needed}}
+        return {**self._initial, **{e.input: copy_from_numpy(state[e.name]) for e in needed}}
 
     def run(self, state: Values, batches: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
         """`evaluate` with what `taken` gave."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -49,6 +50,7 @@ class StateEntry:
         input: the input of training.onnx that reads it.
         output: the output of training.onnx that holds its new value; None when a step only reads
             it.
+        initial: of a metric, what all its elements begin at.
     """
 
     name: str
@@ -57,6 +59,16 @@ class StateEntry:
     dtype: str
     shape: tuple[int, ...]
     role: Role
+    initial: float = 0.0
+
+    def described(self) -> dict[str, Any]:
+        """The entry in JSON, which has no infinities."""
+        content = asdict(self)
+        del content["initial"]
+        if self.initial != 0:
+            finite = math.isfinite(self.initial)
+            content["initial"] = self.initial if finite else str(self.initial)
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,10 @@ class Manifest:
     def to_json(self) -> str:
         """The text of manifest.json."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        content["state"] = [entry.described() for entry in self.state]
+        if self.evaluation is not None:
+            content["evaluation"]["state"] = [e.described() for e in self.evaluation.state]
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -230,6 +245,14 @@ def _whole(value: object, where: str) -> int:
     return value
 
 
+def _number(value: object, where: str) -> float:
+    if value in ("inf", "-inf") or (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+    ):
+        return float(cast(float, value))
+    raise ArtifactError(f"{where} must be a number, 'inf' or '-inf', not {_shown(value)}.")
+
+
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise ArtifactError(f"{where} must be a text, not {_shown(value)}.")
@@ -292,6 +315,7 @@ def _state(value: object, where: str) -> StateEntry:
         dtype=_at(content, "dtype", where, _one_of(DTYPES)),
         shape=_at(content, "shape", where, _each(_whole)),
         role=cast(Role, _at(content, "role", where, _one_of(ROLES))),
+        initial=_number(content.get("initial", 0), f"'initial' in {where}"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxtape.runtime.artifact import Artifact, read_artifact, state_specs
+from onnxtape.runtime.artifact import Artifact, initial_value, read_artifact, state_specs
 from onnxtape.runtime.batches import BatchReader, as_dtype
 from onnxtape.runtime.buffers import allocate, read, write
 from onnxtape.runtime.checkpoint import check_state, load_state, save_state, specs_of
@@ -146,7 +146,7 @@ class TrainingSession:
     ) -> dict[str, NDArray[Any]]:
         """Run the artifact's evaluation step with the present state, which stays as it is.
 
-        Metrics begin at zero. Steps in other threads may go on meanwhile.
+        Metrics begin anew; training's stay as they are. Steps in other threads may go on meanwhile.
 
         Args:
             batches: each a dict of one array per batch input.
@@ -211,6 +211,13 @@ class TrainingSession:
             )
         with self._lock:
             self._write_state({name: array})
+
+    def reset_metrics(self) -> None:
+        """Let all metrics forget what they have seen, to begin an epoch."""
+        with self._lock:
+            self._write_state(
+                {entry.name: initial_value(entry) for entry in self.state if entry.role == "metric"}
+            )
 
     def _similar_entries(self, name: str) -> str:
         known = [entry.name for entry in self.state]

@@ -132,24 +132,19 @@ class Training:
         drop_last: bool,
     ) -> None:
         self._session = session
-        self._metrics = [entry for entry in session.state if entry.role == "metric"]
         self._arrays = arrays
         self._validation = validation
         self._drop_last = drop_last
 
     def run_epoch(self, position: Position, epochs: int, interrupted: Sequence[int]) -> bool:
         """Train for what is left of an epoch; returns whether it is complete."""
-        import numpy as np
-
         from onnxtape.cli.arrays import batches
         from onnxtape.cli.position import Averages
-        from onnxtape.runtime.dtypes import numpy_dtype
 
         session, start = self._session, time.perf_counter()
         if position.batch == 0:
             position.sums = {}
-            for entry in self._metrics:
-                session.set_state(entry.name, np.zeros(entry.shape, numpy_dtype(entry.dtype)))
+            session.reset_metrics()
         averages = Averages(_scalars(session.outputs), session.manifest, position.sums)
         order = position.order()[position.batch * position.batch_size :]
         total = -(-position.samples // position.batch_size)

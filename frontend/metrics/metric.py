@@ -34,7 +34,6 @@ class Metric(Configurable):
         self.name = name or auto_name(to_snake_case(type(self).__name__))
         self.dtype = np.dtype(dtype or "float32").name
         self._variables: list[Variable] = []
-        self._initializers: list[Any] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -67,8 +66,8 @@ class Metric(Configurable):
             lambda: make(shape, dtype=chosen), False, name or "variable", chosen, role="metric"
         )
         variable.path = f"{self.name}/{variable.name}"
+        variable.initializer = make
         self._variables.append(variable)
-        self._initializers.append(make)
         return variable
 
     @property
@@ -87,10 +86,9 @@ class Metric(Configurable):
 
     def reset_state(self) -> None:
         """Forget all batches."""
-        for variable, make in zip(self._variables, self._initializers, strict=True):
+        for variable in [*self._variables, *self._given()]:
+            make = variable.initializer or initializers.Zeros()
             variable.assign(make(variable.shape, dtype=variable.dtype))
-        for variable in self._given():
-            variable.assign(ops.zeros_like(variable))
         for metric in self._metrics():
             metric.reset_state()
 
@@ -104,7 +102,7 @@ class Metric(Configurable):
 
     def _parts(self) -> Iterator[Any]:
         for name, value in vars(self).items():
-            if name not in ("_variables", "_initializers"):
+            if name != "_variables":
                 yield from nest.flatten(value)
 
     def _given(self) -> list[Variable]:

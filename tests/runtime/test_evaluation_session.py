@@ -109,6 +109,56 @@ def test_metrics_of_its_own(tmp_path: Path) -> None:
     assert (again / "manifest.json").read_text() == (artifact / "manifest.json").read_text()
 
 
+class Largest(ot.Metric):
+    """A metric that begins at minus infinity."""
+
+    def __init__(self, start: Any = -np.inf) -> None:
+        super().__init__(name="largest")
+        initial = start if callable(start) else ot.initializers.Constant(start)
+        self.value = self.add_variable((2,), initial, name="value")
+
+    def update_state(self, values: Any) -> None:
+        self.value.assign(ot.ops.maximum(self.value, ot.ops.max(values)))
+
+    def result(self) -> Any:
+        return self.value[0]
+
+
+def test_metrics_that_do_not_begin_at_zero(tmp_path: Path) -> None:
+    trained, own = Largest(-7.5), Largest()
+    spec = ot.TensorSpec((None,))
+
+    def following(metric: Any) -> Any:
+        def follow(x: Any) -> Any:
+            metric.update_state(x)
+            return {"largest": metric.result()}
+
+        return ot.function(follow, input_signature=[spec])
+
+    following(trained)(np.float32([2, 3]))
+    path = following(trained).export(tmp_path / "a", evaluation=following(own))
+    content = json.loads((path / "manifest.json").read_text(), parse_constant=pytest.fail)
+    assert content["state"][0]["initial"] == -7.5
+    assert content["evaluation"]["state"][0]["initial"] == "-inf"
+    session = TrainingSession(path)
+    assert session.step(x=np.float32([-9, -8]))["largest"] == 3
+    assert session.evaluate([{"x": np.float32([-9])}, {"x": np.float32([-8])}])["largest"] == -8
+    session.reset_metrics()
+    assert session.step(x=np.float32([-9, -8]))["largest"] == -7.5
+    wanted = "the metric's variable 'largest/value' begins with different numbers"
+    with pytest.raises(ValueError, match=wanted):
+        following(Largest(lambda shape, dtype: np.arange(2, dtype=dtype))).export(tmp_path / "b")
+
+
+def test_what_an_evaluation_is(tmp_path: Path) -> None:
+    w = ot.Variable(1.0, name="w")
+    step = ot.function(lambda: w.assign_add(1.0))
+    for given, name in ((lambda x: x, "<lambda>"), (ot.metrics.Mean(), "Mean")):
+        wanted = f"evaluation is an ot.function of a batch, not {name}: decorate the function"
+        with pytest.raises(TypeError, match=wanted):
+            step.export(tmp_path / "artifact", evaluation=given)
+
+
 def test_what_an_evaluation_must_not_change(tmp_path: Path) -> None:
     v, w = ot.Variable(1.0, name="v"), ot.Variable(1.0, name="w")
     step = ot.function(lambda: w.assign_add(1.0))
@@ -249,6 +299,7 @@ def test_rows_that_cannot_be_joined(tmp_path: Path) -> None:
         (lambda e: e["inputs"].append(e["inputs"][0]), "inputs of evaluation.onnx must all have"),
         (lambda e: e["outputs"].pop(), "The outputs of evaluation.onnx are"),
         (lambda e: e.update(accumulated=[1]), "item 0 of 'accumulated' in 'evaluation' in"),
+        (lambda e: e["state"][0].update(initial="a"), "must be a number, 'inf' or '-inf', not"),
         (lambda e: e.pop("state"), "'evaluation' in manifest.json has no 'state'"),
     ],
 )
