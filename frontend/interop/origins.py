@@ -94,7 +94,7 @@ class Origins:
             return False if name in self.computed else None
         parts = self.folded.get(name)
         if parts:
-            return bool(self.of_parameters(name))
+            return bool(self.of_parameters(name)) and not _FILLED.fullmatch(name)
         return self.kinds.get(name, "PARAMETER" if name in self.parameters else "") == "PARAMETER"
 
 
@@ -170,7 +170,8 @@ def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> 
         if _is_buffer(tensor.name):
             yield tensor.name
         elif tensor.name in folded:
-            if not any(_is_parameter(part) for part in folded[tensor.name]):
+            parts = folded[tensor.name]
+            if _FILLED.fullmatch(tensor.name) or not any(map(_is_parameter, parts)):
                 yield tensor.name
         elif _COMPUTED.fullmatch(tensor.name) and not any(
             _as_a_weight(use, dims) for use in uses.get(tensor.name, [])
@@ -228,7 +229,8 @@ _OPERATIONS = """
     unbind unsqueeze val view where zeros zeros_like
 """
 _COMPUTED = re.compile(rf"(_\w+|\w+_default|{'|'.join(_OPERATIONS.split())})(_\d+)?")
-
+# Those of them that take no more than shapes of what they are given.
+_FILLED = re.compile(r"(arange|full|full_like|new_(full|ones|zeros)|(ones|zeros)(_like)?)(_\d+)?")
 _REPEATED = re.compile(r"(embedding|expand|index|index_select|repeat)(_\d+)?")
 
 

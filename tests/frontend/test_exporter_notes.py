@@ -20,14 +20,17 @@ def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
         [
             helper.make_node("MatMul", ["x", "val_1"], ["h"]),
             helper.make_node("Mul", ["h", "inv_freq"], ["m"]),
-            helper.make_node("Add", ["m", "fc.bias"], ["logits"]),
+            helper.make_node("Add", ["m", "fc.bias"], ["b"]),
+            helper.make_node("Add", ["b", "zeros_like_1"], ["logits"]),
         ],
-        tensors(val_1=W1, inv_freq=B1, **{"fc.bias": B1 * 2}),
+        tensors(val_1=W1, inv_freq=B1, zeros_like_1=B1 * 0, **{"fc.bias": B1 * 2}),
     )
     notes = {
         "inv_freq": {"pkg.torch.export.graph_signature.InputSpec.kind": "BUFFER"},
         "fc.bias": {"pkg.torch.export.graph_signature.InputSpec.kind": "PARAMETER"},
         "val_1": {"pkg.onnxscript.optimizer.folded_from": "['fc.weight']"},
+        # Of its shape alone, as the queries of DETR's decoders begin.
+        "zeros_like_1": {"pkg.onnxscript.optimizer.folded_from": "['fc.weight']"},
     }
     for name, props in notes.items():
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
@@ -55,18 +58,25 @@ def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) ->
             helper.make_node("Mul", ["h", frequencies], ["r"], "node_mul_1"),
             helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
             helper.make_node("Add", ["s", "fc.bias"], ["t"], "node_add_1"),
-            helper.make_node("Add", ["t", "m.final_logits_bias"], ["logits"], "node_add_2"),
+            helper.make_node("Add", ["t", "m.final_logits_bias"], ["u"], "node_add_2"),
+            helper.make_node("Add", ["u", "zeros_like"], ["logits"], "node_add_3"),
         ],
         tensors(
             exp=X[0],
             val_7=W1,
             val_9=B1,
+            zeros_like=B1 * 0,
             **{frequencies: B1 + 1, "fc.bias": B1 * 2, "m.final_logits_bias": B1 * 3},
         ),
     )
     proto.producer_name = "pytorch"
     if folded:
-        for name, parts in {"exp": "['arange', 'neg']", "val_9": "['fc.shift']"}.items():
+        notes = {
+            "exp": "['arange', 'neg']",
+            "val_9": "['fc.shift']",
+            "zeros_like": "['fc.shift']",
+        }
+        for name, parts in notes.items():
             info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
             info.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=parts)
             proto.graph.value_info.append(info)
