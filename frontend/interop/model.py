@@ -39,7 +39,7 @@ from onnxtape.interop.origins import (
 from onnxtape.interop.parameters import Parameters
 from onnxtape.interop.reaching import reached_by_gradients
 from onnxtape.interop.reading import SourceModel, read_model
-from onnxtape.interop.saving import with_weights, write_model
+from onnxtape.interop.saving import named_tensors, with_weights, write_model
 from onnxtape.models.model import Model
 from onnxtape.naming import suggestion
 from onnxtape.signature import TensorSpec
@@ -112,13 +112,17 @@ class OnnxModel(Adaptable, Model):
             ):
                 constants[node.outputs[0]] = constant_of(node)
         budget = Budget(read.name)
-        constants |= filled_weights(self._nodes, constants, budget)
+        filled = filled_weights(self._nodes, constants, budget)
+        constants |= filled
+        # What functions hold, and what stems from a newer opset, could not be saved.
+        saved = {*filled, *(name for name, _ in named_tensors(read.original))}
         self._origins = Origins.of(read.original, graph)
         floating = {
             k: a
             for k, a in constants.items()
             # A number is a constant, unless the exporter says otherwise.
-            if is_floating(a.dtype)
+            if k in saved
+            and is_floating(a.dtype)
             and ((a.ndim and k not in self._origins.numbers) or self._origins.is_parameter(k))
         }
         self._constants = {k: a for k, a in constants.items() if k not in floating}

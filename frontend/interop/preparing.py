@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,11 +43,16 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
     try:
         if model.functions:
             require_few_nodes(model)
+            _fill_defaults(model)
             model = onnx.inliner.inline_local_functions(model)
         _name_domains(model.graph, opset)
         if opset < OPSET:
             if opset >= 18:
                 _spread_groups(model.graph)
+            if opset < 9:
+                _require_no_scan(model.graph)
+            # Else the converter asks for initializers among the inputs, as ONNX Runtime does not.
+            model.ir_version = max(model.ir_version, 4)
             model = onnx.version_converter.convert_version(model, OPSET)
             if opset < 11:
                 _keep_grid(model.graph)
@@ -59,6 +65,26 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
     lift_tensors(model.graph)
     return model
+
+
+def _fill_defaults(model: onnx.ModelProto) -> None:
+    """Give calls of local functions the attributes that they leave out.
+
+    The inliner knows no defaults.
+    """
+    defaults = {(f.domain, f.name): f.attribute_proto for f in model.functions}
+
+    def fill(nodes: Iterable[onnx.NodeProto]) -> None:
+        for node in nodes:
+            for inner in subgraphs_of(node):
+                fill(inner.node)
+            given = {a.name for a in node.attribute}
+            known = defaults.get((node.domain, node.op_type), ())
+            node.attribute.extend(a for a in known if a.name not in given)
+
+    fill(model.graph.node)
+    for function in model.functions:
+        fill(function.node)
 
 
 #: What ONNX Runtime had before ONNX, and means the same.
@@ -122,6 +148,18 @@ def _time_first(graph: onnx.GraphProto) -> None:
     if len(nodes) > len(graph.node):
         del graph.node[:]
         graph.node.extend(nodes)
+
+
+def _require_no_scan(graph: onnx.GraphProto) -> None:
+    """Scan of opset 8 runs each example apart, of which the converter knows nothing."""
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _require_no_scan(inner)
+        if node.op_type == "Scan":
+            raise ModelError(
+                f"Scan '{node.name or node.output[0]}' takes examples one by one, as it did in "
+                "opset 8 alone; export with opset 9 or later"
+            )
 
 
 def _keep_grid(graph: onnx.GraphProto) -> None:

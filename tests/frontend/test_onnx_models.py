@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnxtape as ot
 from onnxtape.errors import GradientError, ModelError
@@ -94,6 +94,34 @@ def test_local_functions_are_inlined() -> None:
     )
     proto.opset_import.append(helper.make_opsetid("local", 1))
     np.testing.assert_allclose(ot.load_onnx(proto)(X), 2 * X @ W1, rtol=1e-5)
+
+
+def test_local_functions_have_defaults_and_constants(tmp_path: Path) -> None:
+    proto = parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 18, "local": 1]>
+        net (float[n, 4] x) => (float[n, 4] logits) {
+            h = local.scaled <by = 0.5> (x)
+            p = MatMul(h, w)
+            logits = local.twice(p)
+        }
+        <domain: "local", opset_import: ["": 18, "local": 1]>
+        twice (a) => (c) { b = local.scaled(a)  c = local.scaled(b) }
+        <domain: "local", opset_import: ["": 18]>
+        scaled <by: float = 3.0> (a) => (d) {
+            k = Constant <value_float: float = @by> ()
+            b = Mul(a, k)
+            shift = Constant <value_floats = [1.0, 2.0, -1.0, 0.0]> ()
+            c = Add(b, shift)
+            d = Tanh(c)
+        }""")
+    proto.graph.initializer.extend(tensors(w=W1[:, :4]))
+    model = ot.load_onnx(proto)
+    for step in (model, ot.function(model, fallback="error")):
+        np.testing.assert_allclose(step(X), run(proto, x=X)[0], rtol=1e-5, atol=1e-6)
+    assert [v.path for v in model.variables] == ["w"]
+    model.variables[0].assign(W1[:, 4:])
+    saved = model.save_onnx(tmp_path / "saved.onnx")
+    np.testing.assert_allclose(run(saved, x=X)[0], model(X), rtol=1e-5, atol=1e-6)
 
 
 def test_wrong_inputs_are_named() -> None:
