@@ -7,11 +7,19 @@ known. `None` in place of a whole shape means that not even the rank is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeGuard
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeGuard
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
+
+
+def plain(dims: Iterable[int | ir.SymbolicDim]) -> Shape:
+    """A shape of the IR as one of ours."""
+    return tuple(d if isinstance(d, int) else d.value for d in dims)
 
 
 def is_static(shape: Shape | None) -> TypeGuard[tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import Dim, Shape
+from onnxtape.compiler.dims import Dim, Shape, plain
 
 
 def pooled(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None:
@@ -20,7 +20,7 @@ def pooled(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | No
     window = attributes["kernel_shape"].as_ints()
     strides = attributes["strides"].as_ints() if "strides" in attributes else [1] * len(window)
     auto_pad = attributes["auto_pad"].as_string() if "auto_pad" in attributes else "NOTSET"
-    dims: list[Dim] = [d if isinstance(d, int) else d.value for d in out.dims]
+    dims = list(plain(out.dims))
     ceil_mode = "ceil_mode" in attributes and attributes["ceil_mode"].as_int() != 0
     padded = "pads" in attributes and any(attributes["pads"].as_ints())
     for axis, stride in enumerate(strides, 2):

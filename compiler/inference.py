@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_shape_inference import SYM_DATA_KEY, ShapeInferenceContext, registry
 
-from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static
+from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static, plain
 from onnxtape.compiler.shape_corrections import CORRECTIONS
 
 #: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
@@ -47,6 +47,9 @@ BROADCASTING = frozenset(
     ]
 )
 
+#: Where operators take a shape, whose length is the result's rank, whatever it holds.
+_SHAPED_BY = {"ConstantOfShape": 0, "Reshape": 1}
+
 
 def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
     """Set the dtypes and shapes of the node's outputs as far as they can be told.
@@ -75,7 +78,10 @@ def infer(context: ShapeInferenceContext, node: ir.Node, opset: int) -> None:
     elif node.op_type in CORRECTIONS:
         _correct(context, node)
     elif node.outputs[0].shape is None:
-        return
+        if node.op_type in _SHAPED_BY:
+            target = _target(context, node.inputs[_SHAPED_BY[node.op_type]])
+            if target is not None:
+                node.outputs[0].shape = _named(context, (None,) * len(target))
     elif node.op_type == "Slice":
         _slice(context, node)
     elif node.op_type == "Split":
@@ -102,17 +108,13 @@ def shape_of(value: ir.Value | None) -> Shape | None:
     """What is known of the value's shape."""
     if value is None or value.shape is None:
         return None
-    return _plain(value.shape.dims)
+    return plain(value.shape.dims)
 
 
 def known_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape as far as it is known, if that is all of it."""
     shape = shape_of(value)
     return shape if is_static(shape) else None
-
-
-def _plain(dims: Iterable[int | ir.SymbolicDim]) -> Shape:
-    return tuple(d if isinstance(d, int) else d.value for d in dims)
 
 
 def _named(context: ShapeInferenceContext, shape: Iterable[Dim]) -> ir.Shape:
@@ -132,7 +134,7 @@ def _content(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | 
     if constant is not None:
         return tuple(int(d) for d in constant.numpy())
     symbolic = context.get_symbolic_value(value)
-    return None if symbolic is None else _plain(symbolic)
+    return None if symbolic is None else plain(symbolic)
 
 
 def _target(context: ShapeInferenceContext, value: ir.Value | None) -> Shape | None:

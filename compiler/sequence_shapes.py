@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import Dim, Shape, same_dim
+from onnxtape.compiler.dims import Dim, Shape, plain, same_dim
 
 
 def sequence_at(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None:
@@ -76,7 +76,7 @@ def _with_dim(shape: Shape, axis: int, dim: Dim) -> Shape:
 def _shape(value: ir.Value | None) -> Shape | None:
     if value is None or value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else d.value for d in value.shape.dims)
+    return plain(value.shape.dims)
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from onnxtape.compiler.convolution_shapes import conv, conv_transpose
-from onnxtape.compiler.dims import Dim, Shape, broadcast_dim
+from onnxtape.compiler.dims import Dim, Shape, broadcast_dim, plain
 from onnxtape.compiler.equations import einsum_labels
 from onnxtape.compiler.image_shapes import affine_grid, pooled, regions, resized, unpooled
 from onnxtape.compiler.sequence_shapes import concat_from_sequence, sequence_at
@@ -56,20 +56,43 @@ def stft(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None
     inferred = node.outputs[0].shape
     if inferred is None or "onesided" in node.attributes:
         return None
-    batch, frames = (d if isinstance(d, int) else d.value for d in inferred.dims[:2])
+    batch, frames = plain(inferred.dims[:2])
     return [(batch, frames, None, 2)]
 
 
 def loop(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None:
-    """A Loop that runs no iteration gives its states as they came in; the library looks inside."""
+    """A Loop that runs no iteration gives its states as they came in; the library looks inside.
+
+    It also takes for granted that a Loop ends after the number of iterations that it may run.
+    """
+    inferred = [
+        None if output.shape is None else plain(output.shape.dims) for output in node.outputs
+    ]
     states: list[Shape | None] = []
-    for before, output in zip(shapes[2:], node.outputs, strict=False):
-        if before is None or output.shape is None or len(before) != output.shape.rank():
+    for before, after in zip(shapes[2:], inferred, strict=False):
+        if before is None or after is None or len(before) != len(after):
             states.append(None)
             continue
-        after = [d if isinstance(d, int) else d.value for d in output.shape.dims]
         states.append(tuple(x if x == y else None for x, y in zip(before, after, strict=True)))
-    return states
+    stacks = inferred[len(states) :]
+    if _may_end_early(node):
+        stacks = [None if shape is None else (None, *shape[1:]) for shape in stacks]
+    return [*states, *stacks]
+
+
+def _may_end_early(node: ir.Node) -> bool:
+    body = node.attributes["body"].as_graph()
+    again: ir.Value | None = body.outputs[0]
+    while (maker := None if again is None else again.producer()) and maker.op_type == "Identity":
+        again = maker.inputs[0]
+    handed_on = again is body.inputs[1]
+    conditions = [node.inputs[1], *([] if handed_on else [again])]
+    return not all(x is None or _is_true(x) for x in conditions)
+
+
+def _is_true(value: ir.Value) -> bool:
+    known = ir.convenience.get_const_tensor(value)
+    return known is not None and bool(known.numpy().all())
 
 
 CORRECTIONS: dict[str, Correction] = {

@@ -15,6 +15,7 @@ from onnxtape import context
 from onnxtape.compiler.dims import Shape, same_dim
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import ModelError
+from onnxtape.interop.sequences import Growing, grown, is_sequence
 from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
@@ -68,14 +69,30 @@ def if_(title: str, operands: Sequence[Any], graphs: Subgraphs, attributes: Any)
 
 
 def loop(title: str, operands: Sequence[Any], graphs: Subgraphs, attributes: Any) -> list[Any]:
-    """Iterations one after the other eagerly, and where states are sequences; else a Loop."""
+    """Iterations one after the other eagerly, and for sequences if they are counted; or a Loop."""
     body = graphs["body"]
     trips, going, *states = [*operands, None][: max(2, len(operands))]
-    if not tracing():
-        return _iterated(title, trips, going, states, body)
-    if any(isinstance(x, list) for x in states):
+    counted = any(map(is_sequence, states)) and _is_counted(trips, going, states, body)
+    if counted or not tracing():
         return _iterated(title, trips, going, states, body)
     return _traced_loop(title, trips, going, states, body)
+
+
+def _is_counted(trips: Any, going: Any, states: Sequence[Any], body: Subgraph) -> bool:
+    """Whether a trace knows how many iterations there are, as far as the first one tells."""
+    from onnxtape.bodies import Body
+    from onnxtape.compiler.subgraphs import discard
+
+    if any(x is not None and B.constant_value(x) is None for x in (trips, going)):
+        return False
+    if not tracing():
+        return True
+    first = Body("loop")
+    with first.tracing():
+        going = B.constant(np.asarray(True)) if going is None else going
+        known = B.constant_value(body(B.constant(np.int64(0)), going, *states)[0])
+    discard(first.graph)
+    return known is not None
 
 
 def _iterated(title: str, trips: Any, going: Any, states: list[Any], body: Subgraph) -> list[Any]:
@@ -99,8 +116,8 @@ def _known(title: str, x: Tensor) -> Any:
     known = B.constant_value(x)
     if known is None:
         raise ModelError(
-            f"{title} carries a sequence through a number of iterations that is not known while "
-            "tracing; export the model with a tensor of a fixed shape in its place"
+            f"{title} carries a sequence through a number of iterations of which the first few are "
+            "known while tracing, and others are not; export the model with a tensor in its place"
         )
     return known
 
@@ -122,16 +139,17 @@ def _stacked(title: str, parts: Sequence[Tensor], spec: TensorSpec | None, axis:
 
 
 def _traced_loop(
-    title: str, trips: Any, going: Any, states: Sequence[Tensor], body: Subgraph
+    title: str, trips: Any, going: Any, operands: Sequence[Any], body: Subgraph
 ) -> list[Any]:
     """A Loop node.
 
     States may change their shapes from one iteration to the next; where they do, the body is traced
-    again with less known of them.
+    again with less known of them. What is added to sequences becomes scan outputs.
     """
     from onnxtape.bodies import Body
     from onnxtape.compiler.subgraphs import discard
 
+    states = [x for x in operands if not is_sequence(x)]
     shapes = [B.shape(x) for x in states]
     while True:
         inner = Body("loop")
@@ -142,31 +160,45 @@ def _traced_loop(
             for x, shape in zip(states, shapes, strict=True)
         ]
         with inner.tracing():
-            again, *made = _tensors(title, body(number, before, *holders))
-        found = [_common(s, B.shape(x)) for s, x in zip(shapes, made, strict=False)]
+            given = iter(holders)
+            again, *made = body(
+                number, before, *(Growing() if is_sequence(x) else next(given) for x in operands)
+            )
+        after = made[: len(operands)]
+        results = _tensors(title, [y for y in after if not is_sequence(y)])
+        found = [_common(s, B.shape(x)) for s, x in zip(shapes, results, strict=True)]
         if found == shapes:
             break
         shapes = found
         discard(inner.graph)
-    results, rows = made[: len(states)], made[len(states) :]
+    rows = _tensors(title, made[len(operands) :])
+    added = [t for y in after if isinstance(y, Growing) for t in y.added]
     variables = inner.assigned()
-    inner.close([number, before, *holders, *variables], [again, *results, *variables, *rows])
-    operands = [
-        trips,
-        B.constant(np.asarray(True)) if going is None else going,
-        *states,
-        *map(inner.value_outside, variables),
-    ]
+    inner.close(
+        [number, before, *holders, *variables], [again, *results, *variables, *rows, *added]
+    )
     fixed = len(results) + len(variables)
     outputs = B.emit_with_subgraphs(
         "Loop",
-        operands,
+        [
+            trips,
+            B.constant(np.asarray(True)) if going is None else going,
+            *states,
+            *map(inner.value_outside, variables),
+        ],
         {"body": inner.graph},
-        fixed + len(rows),
+        fixed + len(rows) + len(added),
         list(inner.captured.values()),
     )
     _assign(variables, outputs[len(results) : fixed])
-    return [*outputs[: len(results)], *outputs[fixed:]]
+    plain, stacks = iter(outputs[: len(results)]), iter(outputs[fixed + len(rows) :])
+    last = [
+        grown(title, x, y, [next(stacks) for _ in getattr(y, "added", ())])
+        if is_sequence(x)
+        else next(plain)
+        for x, y in zip(operands, after, strict=True)
+    ]
+    return [*last, *outputs[fixed : fixed + len(rows)]]
 
 
 def _common(before: Shape | None, after: Shape | None) -> Shape | None:
@@ -268,7 +300,7 @@ OPERATORS: dict[str, Callable[[str, Sequence[Any], Subgraphs, Any], list[Any]]] 
 
 
 def _tensors(title: str, values: Sequence[Any]) -> list[Tensor]:
-    if any(isinstance(x, list) for x in values):
+    if any(map(is_sequence, values)):
         raise ModelError(
             f"{title} makes a sequence, which is not supported where a branch or a number of "
             "iterations is chosen at run time; export the model with tensors in its place"

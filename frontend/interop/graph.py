@@ -336,7 +336,7 @@ class _Running:
 
 def _operand(values: Mapping[str, Any], name: str) -> Any:
     value = values[name]
-    if value is None or isinstance(value, (Tensor, list)):
+    if value is None or isinstance(value, Tensor) or sequences.is_sequence(value):
         return value
     return convert_to_tensor(value)
 

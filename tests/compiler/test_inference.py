@@ -272,6 +272,18 @@ def test_the_librarys_notes_stay_out_of_the_model() -> None:
 # Broadcasting that run time decides --------------------------------------------------------------
 
 
+@pytest.mark.parametrize("op_type", ["ConstantOfShape", "Expand", "Reshape"])
+def test_a_shape_that_is_an_input_has_as_many_dimensions_as_it_is_long(op_type: str) -> None:
+    _, b = new_graph()
+    x, count = b.input("x", FLOAT64, ("n", 4)), b.input("count", INT64, (1,))
+    shape = b.op("Concat", count, [4], axis=0)
+    operands = [shape] if op_type == "ConstantOfShape" else [x, shape]
+    dims = b.shape(b.op(op_type, *operands)) or ()
+    assert len(dims) == 2
+    assert isinstance(dims[0], str)
+    assert dims[0] != "n"
+
+
 @pytest.mark.parametrize("sizes", [*product((1, 4), (1, 4))], ids=str)
 @pytest.mark.parametrize("op_type", ["Add", "Mul", "Max", "Where", "MatMul", "Expand"])
 def test_gradients_of_two_symbols_that_may_broadcast(op_type: str, sizes: Any) -> None:
