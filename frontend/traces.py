@@ -175,7 +175,7 @@ class Traces:
             context.warn_user(
                 f"'{self._name}' has been traced for {_MANY_TRACES} combinations of dtypes, "
                 "ranks and arguments that are not tensors; pass what changes from call to call "
-                "as a tensor, and otherwise the same objects again"
+                "as a tensor (a list of numbers as one array), and otherwise the same objects again"
             )
 
     def _trace_for(

@@ -65,7 +65,7 @@ class Dense(Layer):
         self.bias: Variable | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        if not input_shape or input_shape[-1] is None:
+        if not input_shape or not isinstance(input_shape[-1], int):
             raise refused(
                 f"Dense '{self.name}' needs inputs whose last dimension is known, "
                 f"not {format_shape(input_shape)}"

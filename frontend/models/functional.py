@@ -194,22 +194,27 @@ class Functional(Model):
             raise ValueError(
                 f"model '{self.name}' takes {len(self.inputs)} inputs, but {len(given)} were given"
             )
-        given = [_of_rank(x, place) for x, place in zip(given, self.inputs, strict=True)]
+        given = [of_rank(x, place) for x, place in zip(given, self.inputs, strict=True)]
         for value, place in zip(given, self.inputs, strict=True):
             tensor = convert_to_tensor(value)
             if not may_equal(B.shape(tensor), B.shape(place)) or _has_varied(tensor, place):
-                wanted = format_shape(place.shape).replace("?", "None")
-                raise refused(
-                    f"model '{self.name}' takes {wanted} for its input "
-                    f"'{spec_of_input(place).name}', not {format_shape(B.shape(value))}"
-                )
+                raise other_shape(self.name, place, value)
         return given
 
     def _summary_rows(self) -> list[tuple[Layer, Any]]:
         return [(layer, self._shapes[id(layer)]) for layer in self._layers]
 
 
-def _of_rank(x: Any, place: Tensor) -> Any:
+def other_shape(model: str, place: Tensor, given: Any) -> ValueError:
+    """What a model says of an input that has another shape than its place."""
+    wanted = format_shape(place.shape).replace("?", "None")
+    return refused(
+        f"model '{model}' takes {wanted} for its input '{spec_of_input(place).name}', "
+        f"not {format_shape(B.shape(given))}"
+    )
+
+
+def of_rank(x: Any, place: Tensor) -> Any:
     """An input with or without a last axis of size 1, as the model wants it."""
     value = convert_to_tensor(x)
     given, wanted = B.rank(value), B.known_rank(place, "an input")

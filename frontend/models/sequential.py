@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from onnxtape import context, masks, nest
+from onnxtape.engine import B
 from onnxtape.functional import Input, InputPlace
 from onnxtape.layers.layer import Layer
 from onnxtape.models.configuration import input_of
-from onnxtape.models.functional import InputLayer, spec_of_input
+from onnxtape.models.functional import InputLayer, of_rank, other_shape, spec_of_input
 from onnxtape.models.model import Model
 from onnxtape.saving.objects import custom_object_scope, deserialize, serialize
 from onnxtape.signature import TensorSpec
@@ -71,8 +72,12 @@ class Sequential(Model):
         return last
 
     def build(self, input_shape: Any = None) -> None:
-        """Build all layers for inputs of this shape; any batch size will do afterwards."""
-        if self._input is None and input_shape is not None:
+        """Build all layers for inputs of this shape; any batch size will do afterwards.
+
+        Where the first layer takes several inputs, the call that follows builds them.
+        """
+        nested = any(isinstance(part, (Sequence, Mapping)) for part in input_shape or ())
+        if self._input is None and input_shape is not None and not nested:
             called_on = self._input_specs
             dtype = called_on.dtype if isinstance(called_on, TensorSpec) else None
             self._input = Input(shape=input_shape[1:], dtype=dtype)
@@ -171,7 +176,22 @@ class Sequential(Model):
         return list(self._stack)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        x = inputs if mask is None else masks.attach(inputs, mask)
+        x = inputs if self._input is None else self._fitting(inputs, self._input)
+        if mask is not None:
+            x = masks.attach(x, mask)
         for layer in self._stack:
             x = layer(x)
+        return x
+
+    def _fitting(self, inputs: Any, place: Tensor) -> Any:
+        """The one input, also out of a list, with the last axis of size 1 that the model wants."""
+        given = nest.flatten(inputs)
+        if len(given) != 1:
+            raise ValueError(
+                f"model '{self.name}' takes one input, but {len(given)} were given; samples are "
+                "made one array by np.stack"
+            )
+        x = of_rank(given[0], place)
+        if self._input_is_given and B.rank(x) not in (None, B.rank(place)):
+            raise other_shape(self.name, place, x)
         return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -603,3 +604,38 @@ def test_a_model_made_of_arrays_says_what_they_are() -> None:
     )
     with pytest.raises(TypeError, match=r"outputs must be .* ot\.Input, not none"):
         ot.Model(ot.Input((3,)), [])
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_stack_takes_its_one_input_as_keras_does(declared: bool) -> None:
+    """Images without the axis of their one channel, or with one more; and out of a list."""
+    first = [ot.Input((8, 8, 1))] if declared else []
+    model = ot.Sequential([*first, ot.layers.Conv2D(2, 3), ot.layers.GlobalMaxPooling2D()])
+    images = np.random.default_rng(0).random((4, 8, 8, 1)).astype("f")
+    expected = model(images).numpy()
+    step = ot.function(model.__call__)
+    for call in (model, step, step):
+        for given in (images[..., 0], images[..., None], [images], (images,)):
+            np.testing.assert_array_equal(call(given), expected)
+    with pytest.raises(ValueError, match=r"takes one input, but 2 were given; .*np.stack"):
+        model([images, images])
+    np.testing.assert_array_equal(model.predict(images[..., 0], verbose=0), expected)
+
+
+def test_a_stack_refuses_another_rank_than_that_of_its_input() -> None:
+    model = ot.Sequential([ot.Input((4,), name="x"), ot.layers.Dense(2)])
+    for shape in ((4,), (2, 3, 4)):
+        wanted = re.escape(f"takes (None, 4) for its input 'x', not {shape}")
+        with pytest.raises(ShapeError, match=wanted):
+            model(np.ones(shape, "f"))
+    with pytest.raises(ShapeError, match=r"last dimension is known, not \(\(2, 4\),\)"):
+        ot.layers.Dense(2)([np.ones((2, 4), "f")])
+
+
+def test_a_stack_whose_first_layer_takes_several_inputs() -> None:
+    model = ot.Sequential([ot.layers.Add(), ot.layers.Dense(2, use_bias=False)])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("f")
+    for _ in range(2):
+        y = model([x, 2 * x])
+        np.testing.assert_allclose(y, 3 * x @ model.weights[0].numpy(), rtol=1e-5)
+    assert model.built
