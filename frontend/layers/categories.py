@@ -31,6 +31,8 @@ class CategoryEncoding(Layer):
         ValueError: another mode, or no `num_tokens`.
     """
 
+    _takes_numbers = True
+
     def __init__(
         self, num_tokens: int | None = None, output_mode: str = "multi_hot", **kwargs: Any
     ) -> None:
@@ -65,6 +67,8 @@ class Discretization(Layer):
     Raises:
         ValueError: neither boundaries nor a number of bins, or both; or another mode.
     """
+
+    _takes_numbers = True
 
     def __init__(
         self,

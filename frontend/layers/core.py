@@ -188,6 +188,8 @@ class Identity(Layer):
 class Rescaling(Layer):
     """inputs * scale + offset."""
 
+    _takes_numbers = True
+
     supports_masking = True
 
     def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:

@@ -58,6 +58,8 @@ class Layer(Holder, Remade, GraphNode):
     """
 
     supports_masking: bool = False
+    #: Whether a list of numbers is an array to it, as to Keras's layers for preprocessing.
+    _takes_numbers = False
     _call_parameters: tuple[str, ...]
     _losses: list[Tensor]
 
@@ -202,7 +204,7 @@ class Layer(Holder, Remade, GraphNode):
             raise RuntimeError(
                 f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
             )
-        if args and isinstance(args[0], list):
+        if args and isinstance(args[0], list) and not self._takes_numbers:
             self._refuse_numbers(args[0])
         given = args, kwargs
         functional = is_functional(given)

@@ -31,6 +31,8 @@ class Normalization(Layer):
         ValueError: only one of mean and variance, or of different shapes.
     """
 
+    _takes_numbers = True
+
     supports_masking = True
 
     def __init__(

@@ -20,6 +20,8 @@ from onnxtape.tensor import Tensor
 class _RandomImage(Layer):
     """Base of what happens to images in training only, to each another way."""
 
+    _takes_numbers = True
+
     def __init__(self, seed: Any = None, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = seed
@@ -321,6 +323,8 @@ class RandomCrop(Layer):
     Raises:
         ShapeError: (when called) images whose height and width are not known.
     """
+
+    _takes_numbers = True
 
     def __init__(
         self,

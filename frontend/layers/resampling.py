@@ -216,6 +216,8 @@ class Resizing(Layer):
         ValueError, ShapeError: (when called) as `ot.ops.image.resize`.
     """
 
+    _takes_numbers = True
+
     def __init__(
         self,
         height: int,
@@ -263,6 +265,8 @@ class CenterCrop(Layer):
     Raises:
         ShapeError: (when called) images whose height and width are not known.
     """
+
+    _takes_numbers = True
 
     def __init__(
         self, height: int, width: int, data_format: str | None = None, **kwargs: Any

@@ -129,3 +129,13 @@ def test_each_image_is_turned_by_an_angle_of_its_own() -> None:
     turned = ot.layers.RandomRotation(0.2, seed=1)(images.astype(np.float32), training=True)
     assert len(np.unique(turned.numpy()[:, 0, 0, 0])) == 8
     np.testing.assert_allclose(turned.numpy()[:, 2, 2, 0], images[:, 2, 2, 0], rtol=1e-5)
+
+
+def test_lists_of_numbers_are_arrays_to_them() -> None:
+    """As in Keras, whose other layers refuse them."""
+    normalization = ot.layers.Normalization(mean=1.0, variance=4.0)
+    np.testing.assert_array_equal(normalization([[1.0, 5.0]]), [[0.0, 2.0]])
+    np.testing.assert_array_equal(ot.layers.Rescaling(0.5)([[1, 2]]), [[0.5, 1.0]])
+    np.testing.assert_array_equal(ot.layers.Discretization([1.5])([[1.0, 2.0]]), [[0, 1]])
+    image = [[[[1.0], [2.0]], [[3.0], [4.0]]]]
+    np.testing.assert_array_equal(ot.layers.CenterCrop(2, 2)(image), image)
