@@ -32,18 +32,6 @@ class Rows(NamedTuple):
     given: tuple[Any, Any]
 
 
-class RowSums(NamedTuple):
-    """The same of a fixed shape, where rows of one place are there as often as they were given.
-
-    Attributes:
-        places: int64, of shape (n,).
-        sums: for each of them the sum of all rows of its place.
-    """
-
-    places: Any
-    sums: Any
-
-
 def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     """Add up rows that belong to the same place.
 
@@ -81,17 +69,16 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
     return Rows(kept, b.op("Gather", rows, alone), sums, (places, rows))
 
 
-def row_sums(b: Builder[Any], size: Any, places: Any, rows: Any) -> RowSums:
-    """`distinct_rows` for kernels that add up at the same place at the same time, as CUDA's do.
+def row_sums(b: Builder[Any], size: Any, places: Any, rows: Any) -> Any:
+    """The same of as many rows as are given: one row of each place is their sum, others are zero.
 
-    The host need not be told how many different places there are.
+    For kernels that add at the same place at the same time, as CUDA's do: the host need not be told
+    how many different places there are.
     """
-    standing = _standing(b, size, places)
+    heads = b.op("Unsqueeze", _standing(b, size, places), [-1])
     nothing = b.op("ConstantOfShape", b.op("Shape", rows), value=np.zeros(1, b.dtype(rows)))
-    group = b.op("Unsqueeze", standing, [-1])
-    sums = b.op("ScatterND", nothing, group, rows, reduction="add")
-    sums = b.refine_shape(b.op("Gather", sums, standing, axis=0), b.shape(rows))
-    return RowSums(places, sums)
+    nothing = b.refine_shape(nothing, b.shape(rows))
+    return b.op("ScatterND", nothing, heads, rows, reduction="add")
 
 
 def _standing(b: Builder[Any], size: Any, places: Any) -> Any:
@@ -112,24 +99,18 @@ def add_rows(b: Builder[Any], table: Any, rows: Rows, *, square: float | None = 
 
     Not by a ScatterND that adds: ONNX Runtime's threads may run this one at the same time.
     """
-    parts = (_powers(b, part, square) for part in (rows.alone, rows.sums))
+    factors = [] if square is None else [b.constant(np.asarray(square, b.dtype(table)))]
+    parts = (increments(b, part, *factors) for part in (rows.alone, rows.sums))
     before = b.op("Gather", table, b.op("Squeeze", rows.places, [-1]), axis=0)
     added = b.op("Concat", *parts, axis=0)
     made = b.op("ScatterND", table, rows.places, b.op("Add", before, added))
-    factors = [] if square is None else [b.constant(np.asarray(square, b.dtype(table)))]
     b.note("AddedRows", [table, *rows.given, *factors], made, {})
     return made
 
 
-def add_row_sums(b: Builder[Any], table: Any, rows: RowSums, square: Any = None) -> Any:
-    """The same; rows of one place write the same numbers, one after the other."""
-    before = b.op("Gather", table, rows.places, axis=0)
-    new = b.op("Add", before, _powers(b, rows.sums, square))
-    return b.op("ScatterND", table, b.op("Unsqueeze", rows.places, [-1]), new)
-
-
-def _powers(b: Builder[Any], rows: Any, square: Any) -> Any:
-    if square is None:
+def increments(b: Builder[Any], rows: Any, factor: Any = None) -> Any:
+    """What sums of rows add to a table: the squares of the factor times each, if there is one."""
+    if factor is None:
         return rows
-    scaled = b.op("Mul", rows, square)
+    scaled = b.op("Mul", rows, factor)
     return b.op("Mul", scaled, scaled)

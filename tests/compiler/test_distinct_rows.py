@@ -49,19 +49,20 @@ def test_each_place_is_there_once_with_its_sum(name: str, symbolic: bool) -> Non
 
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("name", PLACES)
-def test_each_row_has_the_sum_of_its_place(name: str, symbolic: bool) -> None:
+def test_one_row_of_each_place_has_its_sum(name: str, symbolic: bool) -> None:
     places = np.array(PLACES[name], np.int64)
     rows = np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
     count = "n" if symbolic else len(places)
     graph, b = new_graph()
     given = b.input("places", INT64, (count,)), b.input("rows", FLOAT32, (count, 2, 3))
     found = row_sums(b, b.constant([6]), *given)
-    assert b.shape(found.sums) == (count, 2, 3)
-    graph.outputs.append(b.op("Identity", found.sums))
-    expected = np.zeros((6, 2, 3), "f")
-    np.add.at(expected, places, rows)
+    assert b.shape(found) == (count, 2, 3)
+    graph.outputs.append(found)
     (sums,) = run(graph, {"places": places, "rows": rows})
-    np.testing.assert_array_equal(sums, expected[places])
+    for place in set(places % 6):
+        own = places % 6 == place
+        assert np.count_nonzero(np.any(sums[own], axis=(1, 2))) <= 1
+        np.testing.assert_array_equal(sums[own].sum(0), rows[own].sum(0))
     assert "NonZero" not in operators(graph)
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxtape.compiler.distinct_rows import add_row_sums, row_sums
+from onnxtape.compiler.distinct_rows import increments, row_sums
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.notes import composites
 from onnxtape.compiler.passes import GraphPass
 
 
 class AddRowsOfFixedShape(GraphPass):
-    """Adds all rows to a table, with what equal ones sum up to, instead of one for each place.
+    """Adds as many rows to a table as are given, one with the sum of a place's, and zeros.
 
     How many places there are, the host would have to be told in the middle of the step, which then
-    cannot be recorded. What is kept of the CPU's form: the whole gradient is never there. Of one of
-    1,000,000 x 64, which Adam would write once and read three times, that is a gigabyte.
+    cannot be recorded. As in the CPU's form, the whole gradient is never there.
     """
 
     adds = frozenset(
         [
-            *("Add", "ConstantOfShape", "Gather", "GatherElements", "Mul", "Range"),
-            *("ScatterElements", "ScatterND", "Shape", "Squeeze", "Unsqueeze"),
+            *("ConstantOfShape", "GatherElements", "Mul", "Range", "ScatterElements"),
+            *("ScatterND", "Shape", "Squeeze", "Unsqueeze"),
         ]
     )
     may_grow = True
@@ -35,6 +34,8 @@ class AddRowsOfFixedShape(GraphPass):
             assert maker is not None
             with b.before(maker):
                 sums = row_sums(b, b.op("Shape", table, end=1), places, rows)
-                added = add_row_sums(b, table, sums, *factor)
+                new = increments(b, sums, *factor)
+                indices = b.op("Unsqueeze", places, [-1])
+                added = b.op("ScatterND", table, indices, new, reduction="add")
             b.take_place(maker, added)
         return bool(noted)
