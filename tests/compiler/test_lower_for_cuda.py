@@ -162,6 +162,36 @@ def test_transposed_convolutions(attributes: dict[str, Any]) -> None:
     assert "auto_pad" not in node.attributes
 
 
+@pytest.mark.parametrize(
+    ("image", "block", "attributes"),
+    [
+        ([5, 6], [2, 3], {}),
+        ([5, 6], [2, 3], {"strides": [2, 1], "pads": [1, 0, 0, 2]}),
+        ([7, 6], [3, 2], {"dilations": [2, 3], "pads": [1, 1, 2, 0]}),
+        ([9], [4], {"strides": [3], "pads": [1, 1]}),
+        ([3, 4, 3], [2, 2, 2], {"strides": [1, 2, 1]}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [2, "batch"])
+def test_blocks_that_are_added_up(
+    image: list[int], block: list[int], attributes: dict[str, Any], batch: Any
+) -> None:
+    rank = len(image)
+    pads = attributes.get("pads", [0] * 2 * rank)
+    blocks = [
+        (size + pads[i] + pads[i + rank] - (block[i] - 1) * attributes.get("dilations", [1] * 3)[i])
+        for i, size in enumerate(image)
+    ]
+    counts = [-(-n // attributes.get("strides", [1] * 3)[i]) for i, n in enumerate(blocks)]
+    shape = (2, 3 * int(np.prod(block)), int(np.prod(counts)))
+    graph, b = new_graph()
+    columns = b.input("columns", FLOAT32, (batch, *shape[1:]))
+    graph.outputs.append(b.op("Col2Im", columns, image, block, **attributes))
+    lowered(graph, {"columns": RNG.normal(size=shape).astype(np.float32)})
+    assert "Col2Im" not in operators(graph)
+
+
 def test_even_padding_stays() -> None:
     graph, b = new_graph()
     x, w = b.input("x", FLOAT32, (2, 4, 5, 6)), b.input("w", FLOAT32, (4, 3, 3, 3))
@@ -260,6 +290,87 @@ def test_a_wider_type(op: str, dtype: str, more: list[Any], attributes: dict[str
     graph.outputs.append(b.op(op, x, *rest, **attributes))
     values = RNG.integers(0, 2, (3, 4)).astype(dtype) if dtype == "bool" else numbers(dtype, (3, 4))
     lowered(graph, {"x": values % 1000 if op == "MatMul" else values})
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("ArgMax", {"axis": 1, "keepdims": 0}),
+        ("ArgMin", {"axis": 0}),
+        ("Pad", {}),
+        ("Pad", {"mode": "reflect"}),
+    ],
+    ids=str,
+)
+def test_int64_to_the_last_digit(op: str, attributes: dict[str, Any]) -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(np.int64), (3, 4))
+    rest: list[Any] = [] if op != "Pad" else [np.array([1, 0, 1, 2])]
+    if op == "Pad" and not attributes:
+        rest.append(b.constant(np.int64(-(2**62) - 1)))
+    graph.outputs.append(b.op(op, x, *rest, **attributes))
+    values = numbers("int64", (3, 4))
+    # Equal numbers, of which the first counts, and one that float64 would not tell from them.
+    values[:, 1:3] = np.iinfo(np.int64).max
+    values[2] = 2**62, 2**62 + 1, 2**62 + 1, 2**62 - 1
+    lowered(graph, {"x": values})
+
+
+def test_the_last_of_equal_numbers_has_no_kernel() -> None:
+    graph, b = new_graph()
+    x = b.input("x", np.dtype(np.int64), (3, 4))
+    graph.outputs.append(b.op("ArgMax", x, axis=1, select_last_index=1))
+    assert not apply(LowerForCuda(), graph)
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (4, 3, 16), ("n", 40)], ids=str)
+def test_long_rows_are_scattered_number_by_number(shape: tuple[Any, ...]) -> None:
+    graph, b = new_graph()
+    sizes = tuple(6 if isinstance(n, str) else n for n in shape)
+    feeds = {
+        "x": RNG.normal(size=sizes).astype(np.float32),
+        "indices": RNG.integers(-sizes[0], sizes[0], (9, 1)),
+        "updates": RNG.normal(size=(9, *sizes[1:])).astype(np.float32),
+    }
+    x = b.input("x", FLOAT32, shape)
+    rest = [b.input(name, feeds[name].dtype, feeds[name].shape) for name in ("indices", "updates")]
+    graph.outputs.append(b.op("ScatterND", x, *rest, reduction="add"))
+    lowered(graph, feeds)
+    assert "ScatterND" not in operators(graph)
+
+
+#: From the least number that is not zero to where the next one would be infinite.
+SIZES = [0.0, 1e-38, 1e-20, 1e-6, 1e-3, 0.1, 0.3, 0.99, 1.0, 1.01, 2.0, 10.0, 88.9, 1e4, 1e20, 3e38]
+EVERYWHERE = np.array([*SIZES, *(-s for s in SIZES), np.inf, -np.inf, np.nan])
+NEAR_ONE = 1 - np.array([0, 1e-7, 1e-6, 1e-4, 1e-2, 0.3])
+FUNCTIONS = {
+    "Acos": np.arccos,
+    "Acosh": np.arccosh,
+    "Asin": np.arcsin,
+    "Asinh": np.arcsinh,
+    "Atan": np.arctan,
+    "Atanh": np.arctanh,
+    "Sinh": np.sinh,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_functions_to_the_last_digits(op: str, dtype: str) -> None:
+    """Of numbers of all sizes, outside of where they are defined, too."""
+    graph, b = new_graph()
+    with np.errstate(all="ignore"):
+        among = np.linspace(-3, 3, 999)
+        x = np.concatenate([EVERYWHERE, among, NEAR_ONE, -NEAR_ONE, 1 + 1e-3 * among]).astype(dtype)
+    graph.outputs.append(b.op(op, b.input("x", x.dtype, x.shape)))
+    assert apply(LowerForCuda(), graph)
+    assert op not in operators(graph)
+    (found,) = run(graph, {"x": x})
+    assert found.dtype == x.dtype
+    with np.errstate(all="ignore"):
+        expected = FUNCTIONS[op](x.astype(np.float64)).astype(dtype)
+    places = {"float16": 1, "float32": 8, "float64": 16}[dtype]
+    np.testing.assert_allclose(found, expected, rtol=places * np.finfo(dtype).eps, atol=1e-37)
 
 
 @pytest.mark.parametrize(("op", "alpha"), [("Celu", 1.5), ("Tan", None), ("Cosh", None)])

@@ -98,6 +98,19 @@ def drawn(draw: Callable[[], Any]) -> Make:
     return make
 
 
+def function_of(function: Callable[[Any], list[Any]], x: Any) -> Make:
+    """Values, and their gradient."""
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            tape.watch(x)
+            made = function(x)
+            target = sum(ot.ops.sum(value * value) for value in made)
+        return made, tape.gradient(target, x)
+
+    return lambda: Step(step, [x])
+
+
 def measured(metric: Callable[[], Any], labels: Any, predicted: Any) -> Make:
     """A metric that is updated."""
 
@@ -281,6 +294,17 @@ STEPS: dict[str, Make] = {
                 *("hard_sigmoid", "hard_silu", "leaky_relu", "log_softmax", "tanh"),
             )
         ],
+    ),
+    "functions": function_of(
+        lambda x: [
+            getattr(ot.ops, name)(0.9 * ot.ops.sin(x))
+            for name in ("arccos", "arcsin", "arctan", "arcsinh", "arctanh", "sinh", "cosh", "tan")
+        ],
+        ROWS,
+    ),
+    "folded": function_of(lambda x: [ot.ops.fold(ot.ops.reshape(x, (2, 4, 6)), (3, 4), 2)], ROWS),
+    "integers": lambda: Step(
+        lambda x: [ot.ops.argmax(x, axis=1), ot.ops.pad(x, [[1, 0], [0, 2]])], [WORDS]
     ),
     "uniform numbers": drawn(lambda: ot.random.uniform((1001,))),
     "normal numbers": drawn(lambda: ot.random.normal((1001,))),

@@ -20,11 +20,13 @@ class LowerForCuda(GraphPass):
 
     adds = frozenset(
         [
-            *("Add", "ArgMax", "ArgMin", "Cast", "Clip", "Concat", "ConvTranspose", "Cos", "Div"),
-            *("Equal", "Exp", "EyeLike", "Gather", "GatherND", "Greater", "GreaterOrEqual", "Less"),
-            *("LessOrEqual", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pad", "Range"),
-            *("Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "Shape"),
-            *("Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze"),
+            *("Abs", "Add", "ArgMax", "ArgMin", "Cast", "Clip", "Concat", "ConstantOfShape"),
+            *("ConvTranspose", "Cos"),
+            *("Div", "Equal", "Exp", "Expand", "EyeLike", "Gather", "GatherND", "Greater"),
+            *("GreaterOrEqual", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mod", "Mul"),
+            *("Neg", "Pad", "Reciprocal", "ReduceProd", "ReduceSum", "Reshape"),
+            *("ScatterElements", "Shape", "Sign", "Sin", "Slice", "Split", "Sqrt", "Squeeze"),
+            *("Sub", "Tanh", "Tile", "TopK", "Unsqueeze", "Where"),
         ]
     )
     may_grow = True

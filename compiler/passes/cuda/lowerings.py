@@ -42,6 +42,7 @@ def lowering_of(op_type: str) -> Lowering | None:
         bits,
         convolution,
         elementwise,
+        functions,
         indexing,
         normalization,
     )
