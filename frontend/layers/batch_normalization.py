@@ -156,13 +156,19 @@ class BatchNormalization(Scaled):
         dtype, size = x.dtype, self.moving_mean.shape
         gamma = np.ones(size, dtype) if self.gamma is None else B.cast(self.gamma.value, dtype)
         beta = np.zeros(size, dtype) if self.beta is None else B.cast(self.beta.value, dtype)
+        # The operator adds 0 times what it is given to the batch's statistics. Not to be given the
+        # moving ones: a batch with an infinity leaves NaN there, which times 0 is NaN again.
+        moving = ((self.beta, self.moving_mean), (self.gamma, self.moving_variance))
+        numbers = (
+            B.cast(B.op("IsNaN", kept.value) if weight is None else weight.value, dtype)
+            for weight, kept in moving
+        )
         y, mean, variance = B.op_multi(
             "BatchNormalization",
             given,
             gamma,
             beta,
-            B.cast(self.moving_mean.value, dtype),
-            B.cast(self.moving_variance.value, dtype),
+            *numbers,
             outputs=3,
             epsilon=self.epsilon,
             # The batch's own statistics come out then, and the gradient need not compute them.

@@ -218,8 +218,6 @@ def test_a_step_that_overflows_changes_nothing_but_the_scale(compiled: bool, bad
     optimizer = training.optimizer
     assert (float(optimizer.dynamic_scale), int(optimizer.step_counter)) == (512.0, 0)
     assert int(optimizer.iterations) == 1
-    for batch_normalization in training.model.layers[2:3]:  # It has seen what was bad.
-        batch_normalization.set_weights([np.ones(16)] * 4)
     training.step(X, Y)
     assert int(optimizer.iterations) == 2
     assert all(np.isfinite(array).all() for array in training.trained())
@@ -316,3 +314,29 @@ def test_a_checkpoint_has_the_scale(tmp_path: Path) -> None:
     assert int(optimizer.step_counter.numpy()) == 2
     assert [float(again()) for _ in range(3)] == expected
     assert float(optimizer.dynamic_scale.numpy()) == 128.0
+
+
+@pytest.mark.parametrize("policy", ["float16", "bfloat16"])
+def test_an_artifact_trains_on_with_the_scale(policy: Any, tmp_path: Path) -> None:
+    """Saved after a step that was skipped, and resumed, it takes the steps of the program."""
+    ot.set_mixed_precision(policy)
+    training = Training(initial_scale=64.0, dynamic_growth_steps=3)
+    poisoned = np.full_like(X, np.inf)
+    training.step(X, Y)
+    session = ot.TrainingSession(training.step.export(tmp_path / "artifact", X, Y))
+    for x in (X, poisoned, X):
+        expected = float(training.step(x, Y))
+        np.testing.assert_allclose(session.step(x=x, y=Y)["output_0"], expected, rtol=1e-2)
+    session.save(tmp_path / "saved")
+    resumed = ot.TrainingSession(tmp_path / "artifact")
+    resumed.load(tmp_path / "saved")
+    for _ in range(3):
+        expected = float(training.step(X, Y))
+        np.testing.assert_allclose(resumed.step(x=X, y=Y)["output_0"], expected, rtol=1e-2)
+    state = resumed.state_dict()
+    scale, counter = (
+        next(value for name, value in state.items() if name.endswith(variable.name))
+        for variable in (training.optimizer.dynamic_scale, training.optimizer.step_counter)
+    )
+    assert float(scale) == float(training.optimizer.dynamic_scale) == 64.0
+    assert int(counter) == int(training.optimizer.step_counter) == 1

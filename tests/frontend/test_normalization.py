@@ -249,3 +249,25 @@ def test_one_step_in_inference_and_twice_in_training() -> None:
     found = {v.path: v for v in model.variables}
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["variance"], variance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_infinity_in_one_batch_does_not_reach_the_next_ones(plain: bool, compiled: bool) -> None:
+    """The moving statistics are lost, as in Keras; training does not read them."""
+    layer = ot.layers.BatchNormalization(center=not plain, scale=not plain)
+    layer.build((None, 3))
+
+    def gradient(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            tape.watch(x)
+            y = ot.ops.sum(layer(x, training=True) ** 3)
+        return tape.gradient(y, x)
+
+    run = ot.function(gradient, fallback="error") if compiled else gradient
+    x = ot.convert_to_tensor(np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32))
+    expected = np.array(run(x))
+    run(ot.convert_to_tensor(np.full((8, 3), np.inf, np.float32)))
+    assert not np.isfinite([w.numpy() for w in layer.weights[-2:]]).any()
+    for _ in range(2):
+        np.testing.assert_allclose(run(x), expected, rtol=1e-5, atol=1e-6)
