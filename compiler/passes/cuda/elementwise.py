@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ _WIDER: dict[str, tuple[tuple[int, ...], tuple[str, ...], str, bool]] = {
 
 
 @lowering(*_WIDER)
-def in_another_type(b: Builder[Any], n: Record[Any]) -> list[Any] | None:
+def in_another_type(b: Builder[Any], n: Record[Any]) -> Sequence[Any] | None:
     if b.dtype(n.required(0)) == _INT64 and n.op_type in _OF_INT64:
         return _OF_INT64[n.op_type](b, n)
     return _in_a_wider_type(b, n)
