@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from onnxtape import missing
 from onnxtape.data.dataset import AUTOTUNE, Dataset
+from onnxtape.data.pinned import empty_pinned
 from onnxtape.data.shuffling import set_global_seed
 from onnxtape.data.stages import INFINITE_CARDINALITY, UNKNOWN_CARDINALITY
 
@@ -12,6 +13,7 @@ __all__ = [
     "INFINITE_CARDINALITY",
     "UNKNOWN_CARDINALITY",
     "Dataset",
+    "empty_pinned",
     "set_global_seed",
 ]
 

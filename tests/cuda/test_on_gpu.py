@@ -46,3 +46,15 @@ def test_a_step(name: str, make: Make, recorded: bool) -> None:
     for there, here in zip(found, expected, strict=True):
         wide = (np.asarray(a, np.float64) for a in (there, here))
         np.testing.assert_allclose(*wide, rtol=tolerance, atol=tolerance)
+
+
+def test_pinned_batches() -> None:
+    """Filled again as soon as the step has been called."""
+    step = ot.function(lambda x: ot.ops.sum(x), providers="cuda:0")
+    with ot.device("cuda:0"):
+        batch = ot.data.empty_pinned((1 << 20,))
+    found = []
+    for i in range(5):
+        batch[:] = i
+        found.append(step(batch))
+    assert [float(x) for x in found] == [i * 2.0**20 for i in range(5)]

@@ -98,3 +98,28 @@ def test_eager_mode_and_tensors_of_others() -> None:
     assert tape.gradient(y, taken).numpy().shape == (4, 3, 8, 8)
     assert ot.ops.cast(x, "bfloat16").numpy().dtype.name == "bfloat16"
     assert ot.random.uniform((5,)).numpy().shape == (5,)
+
+
+def test_pinned_batches() -> None:
+    """Memory of CUDA's own, which goes back when nobody views it any more."""
+    batch = ot.data.empty_pinned((1000, 30))
+    counter = Counter()
+    taken = counter["pinned"]
+    assert taken >= batch.nbytes
+    address, part = batch.ctypes.data, batch[1:]
+    batch[:] = 1.0
+    del batch
+    other = ot.data.empty_pinned((1000, 30))
+    assert other.ctypes.data != address
+    np.testing.assert_array_equal(part, 1.0)
+    taken = counter["pinned"]
+    del part
+    again = ot.data.empty_pinned((1000, 30))
+    assert (again.ctypes.data, counter["pinned"]) == (address, taken)
+    step = ot.function(lambda x: x + 1.0, providers="cuda:0")
+    step(again)
+    (before, _) = counter.copies
+    step(again)
+    assert counter.copies[0] == before + 1
+    assert ot.data.empty_pinned((0, 3), "int64").shape == (0, 3)
+    assert ot.data.empty_pinned(4, "bfloat16").dtype.name == "bfloat16"

@@ -18,7 +18,7 @@ import onnxtape as ot
 from onnxtape import compilation, devices
 from onnxtape.devices import Place, Places
 from onnxtape.errors import ExecutionError, ProviderError, ProviderFallbackWarning
-from onnxtape.runtime import providers
+from onnxtape.runtime import pinned, providers
 from onnxtape.runtime.placement import CPU_PROVIDER
 
 RNG = np.random.default_rng(0)
@@ -294,3 +294,17 @@ def test_bfloat16_travels_to_the_gpu_and_back() -> None:
     with ot.device("cuda:0"):
         v = ot.Variable([1.5, -2.0], dtype="bfloat16")
         assert v.numpy().astype(np.float32).tolist() == [1.5, -2.0]
+
+
+def test_pinned_batches_are_ordinary_arrays_on_the_cpu() -> None:
+    batch = ot.data.empty_pinned((2, 3), "int64")
+    assert (batch.shape, batch.dtype.name) == ((2, 3), "int64")
+    assert ot.data.empty_pinned(4).dtype == np.float32
+    batch[:] = 1
+    assert int(ot.function(lambda x: ot.ops.sum(x))(batch)) == 6
+
+
+def test_pinned_memory_needs_a_function_of_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned, "_MAKE", "absent")
+    with pytest.raises(ProviderError, match=r"makes no pinned memory: install onnxruntime-gpu"):
+        pinned.empty_pinned((2, 3), "float32", ("cuda", 0))

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 
 long stub_launches = 0, stub_replays = 0, stub_recordings = 0, stub_errors = 0;
+/* Bytes of page-locked memory that were asked for. */
+long stub_pinned = 0;
 /* To the device from the host 1, to the host from the device 2, within the device 3. */
 long stub_copies[4] = {0};
 
@@ -77,7 +79,11 @@ int cudaFree(void *p) {
 }
 int cudaFreeAsync(void *p, void *stream) { return cudaFree(p); }
 int cudaMallocFromPoolAsync(void **p, size_t n, void *pool, void *s) { return cudaMalloc(p, n); }
-int cudaMallocHost(void **p, size_t n) { *p = malloc(n ? n : 1); return 0; }
+int cudaMallocHost(void **p, size_t n) {
+  stub_pinned += n;
+  *p = malloc(n ? n : 1);
+  return 0;
+}
 int cudaHostAlloc(void **p, size_t n, unsigned flags) { *p = malloc(n ? n : 1); return 0; }
 int cudaFreeHost(void *p) { free(p); return 0; }
 int cudaMemGetInfo(size_t *f, size_t *t) { *f = 30UL << 30; *t = 32UL << 30; return 0; }
