@@ -35,6 +35,7 @@ from onnxtape.compiler.passes.portable_masks import PortableMasks
 from onnxtape.compiler.passes.rematerialize import Rematerialize
 from onnxtape.compiler.passes.repaired import ThresholdRepairs
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
+from onnxtape.compiler.passes.scattered_sums import ScatterIntoSums
 from onnxtape.compiler.passes.serial_scatters import SerialScatters
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_softmax import SplitSoftmax
@@ -344,6 +345,7 @@ def default_passes(target: Target = ANY, *, optimize: bool = True) -> list[Graph
         LeaveBroadcasting(),
         EliminateCommonSubexpressions(),
         RowSumsOfOutputs(),
+        ScatterIntoSums(),
         SinkTransposes(),
         FoldScale(),
     ]

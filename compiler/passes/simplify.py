@@ -105,10 +105,11 @@ def _scattered_once(b: GraphBuilder, node: ir.Node, x: ir.Value) -> ir.Value | N
     if int(over[0]) % len(whole) != axis or not same_shape(named, once) or not adds:
         return None
     kept = keepdims is None or keepdims.as_int() == 1
-    return updates if kept and _is_zero(b, zeros) else None
+    return updates if kept and is_zero(b, zeros) else None
 
 
-def _is_zero(b: GraphBuilder, value: ir.Value) -> bool:
+def is_zero(b: GraphBuilder, value: ir.Value) -> bool:
+    """Whether the value is known to be zero in all places."""
     array, maker = b.constant_value(value), value.producer()
     if array is not None:
         return not array.any()

@@ -19,6 +19,7 @@ from onnxtape.compiler.passes.few_maps import FewMapsByTransposedConvolutions
 from onnxtape.compiler.passes.fold_constants import FoldConstants, evaluate_by_reference
 from onnxtape.compiler.passes.fold_scale import FoldScale
 from onnxtape.compiler.passes.repaired import ThresholdRepairs
+from onnxtape.compiler.passes.scattered_sums import ScatterIntoSums
 from onnxtape.compiler.passes.simplify import Simplify
 from onnxtape.compiler.passes.split_softmax import SplitSoftmax
 from onnxtape.compiler.passes.split_sums import SplitSums
@@ -453,6 +454,80 @@ def test_what_gives_the_result_its_shape_stays_expanded() -> None:
     graph.outputs.append(b.op("Add", b.op("Expand", row, [3, 4]), column))
     graph.outputs.append(b.op("MatMul", b.op("Expand", row, [3, 4]), b.op("Expand", row, [4, 4])))
     assert not apply(LeaveBroadcasting(), graph)
+
+
+def test_a_constant_of_equal_numbers_is_one_number() -> None:
+    graph, b = new_graph()
+    x = b.input("x", FLOAT32, ("n", 4))
+    halves = b.constant(np.full((1, 4), 0.5, np.float32))
+    zeros = b.constant(np.asarray([0.0, -0.0, 0.0, 0.0], np.float32))
+    unknown = b.constant(np.full(4, np.nan, np.float32))
+    graph.outputs.append(b.op("Mul", x, halves))
+    graph.outputs.append(b.op("Div", x, zeros))
+    graph.outputs.append(b.op("Add", unknown, x))
+    graph.outputs.append(b.op("Add", b.input("row", FLOAT32, (1,)), halves))
+    feeds = {"x": np.asarray([[1, -2, 3, 4]], np.float32), "row": np.ones(1, np.float32)}
+    before = run(graph, feeds)
+    assert apply(LeaveBroadcasting(), graph)
+    assert not apply(LeaveBroadcasting(), graph)
+    mul, div, add, wide = list(graph)
+    assert b.shape(mul.inputs[1]) == b.shape(add.inputs[0]) == ()
+    assert div.inputs[1] is zeros
+    assert wide.inputs[1] is halves
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+# Sums --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["constant", "column"])
+def test_what_classes_get_is_added_to_the_rest_of_a_gradient(weights: str) -> None:
+    graph, b = new_graph()
+    x, y = b.input("x", FLOAT32, (3, 5)), b.input("y", INT64, (3, 1))
+    column = b.constant(np.asarray([[0.5], [2.0], [-1.0]], np.float32))
+    if weights == "column":
+        column = b.input("column", FLOAT32, (3, 1))
+    zeros = b.op("ConstantOfShape", [3, 5], value=np.zeros(1, np.float32))
+    classes = b.op("ScatterElements", zeros, y, column, axis=1, reduction="add")
+    graph.outputs.append(b.op("Sub", classes, b.op("Mul", b.op("Exp", x), column)))
+    more = b.op("ScatterElements", zeros, y, column, axis=-1, reduction="add")
+    graph.outputs.append(b.op("Add", x, more))
+    names = [v.name for v in graph.outputs]
+    feeds = feeds_of(graph, 3) | {"y": np.asarray([[4], [0], [4]])}
+    before = run(graph, feeds)
+    assert apply(ScatterIntoSums(), graph)
+    assert not apply(ScatterIntoSums(), graph)
+    run_passes(model_of(graph), [RemoveDeadCode()])
+    negated = ["Neg"] if weights == "column" else []
+    assert operators(graph) == ["Exp", *negated, "Mul", "ScatterElements", "ScatterElements"]
+    assert [v.name for v in graph.outputs] == names
+    for expected, found in zip(before, run(graph, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_scattered_otherwise_stays() -> None:
+    graph, b = new_graph()
+    x, y = b.input("x", FLOAT32, (3, 5)), b.input("y", INT64, (3, 1))
+    row, column = b.input("row", FLOAT32, (1, 5)), b.input("column", FLOAT32, (3, 1))
+    zeros, ones = (b.constant(np.full((3, 5), n, np.float32)) for n in (0, 1))
+    product = b.op("Mul", x, column)
+
+    def scattered(into: ir.Value, reduction: str = "add") -> ir.Value:
+        return b.op("ScatterElements", into, y, column, axis=1, reduction=reduction)
+
+    read_twice = scattered(zeros)
+    graph.outputs.append(b.op("Add", read_twice, x))
+    graph.outputs.append(b.op("Mul", read_twice, x))
+    graph.outputs.append(b.op("Add", scattered(ones), x))
+    graph.outputs.append(b.op("Add", scattered(zeros, "max"), x))
+    graph.outputs.append(b.op("Add", scattered(zeros), row))  # which is to be broadcast
+    graph.outputs.append(b.op("Sub", x, scattered(zeros)))
+    graph.outputs.append(b.op("Sub", scattered(zeros), b.op("Exp", x)))  # no product
+    graph.outputs.append(b.op("Sub", scattered(zeros), product))  # which is read twice
+    graph.outputs.append(b.op("Exp", product))
+    graph.outputs.append(b.op("Sub", scattered(zeros), b.op("Mul", x, row)))  # a large factor
+    assert not apply(ScatterIntoSums(), graph)
 
 
 # Products ----------------------------------------------------------------------------------------
