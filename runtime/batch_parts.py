@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxtape.runtime.concurrently import run_together
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.session import execution_error
 from onnxtape.runtime.values import bindings, copy_from_numpy, memory_for
 
@@ -52,7 +53,7 @@ class BatchParts:
                 value = memory_for(output)
                 io.bind_ortvalue_output(output.name, value)
                 self.made[names[output.name][part]] = value
-        run = session._sess.run_with_iobinding
+        run = flushing(session._sess.run_with_iobinding)
         self._runs = [lambda io=io: run(io, None) for io in self._ios]
 
     def run(self, inputs: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.devices import CPU, Device, fetch, moved, put
 from onnxtape.runtime.dtypes import DTYPES, name_of
 from onnxtape.runtime.errors import ExecutionError
@@ -139,7 +140,7 @@ def run_graph(model: bytes, feeds: Mapping[str, Any], outputs: Sequence[str]) ->
     session = create_session(model, threads=1)
     given = {name: moved(value, CPU) for name, value in feeds.items()}
     try:
-        results = session._sess.run_with_ort_values(given, list(outputs), None)
+        results = flushing(session._sess.run_with_ort_values)(given, list(outputs), None)
     except Exception as error:
         raise execution_error(error, "a graph failed") from None
     return [results[i] for i in range(len(outputs))]
@@ -153,7 +154,7 @@ class _SessionKernel:
     ) -> None:
         self.session = session
         self._op_type = op_type
-        self._run = session._sess.run_with_ort_values
+        self._run = flushing(session._sess.run_with_ort_values)
         self._names = [f"x{i}" for i in range(len(types))]
         self._outputs = [f"y{i}" for i in range(outputs)]
 
@@ -169,13 +170,14 @@ class _SessionKernel:
 class _BoundKernel:
     """A session whose results are made, and stay, on a device."""
 
-    __slots__ = ("_device", "_names", "_op_type", "_outputs", "session")
+    __slots__ = ("_device", "_names", "_op_type", "_outputs", "_run", "session")
 
     def __init__(
         self, op_type: str, session: Any, types: Sequence[int | None], outputs: int, device: Device
     ) -> None:
         self.session = session
         self._op_type = op_type
+        self._run = flushing(session._sess.run_with_iobinding)
         self._names = [f"x{i}" for i in range(len(types))]
         self._outputs = [f"y{i}" for i in range(outputs)]
         self._device = ort_device(*device)
@@ -188,7 +190,7 @@ class _BoundKernel:
                     io.bind_ortvalue_input(name, value)
             for name in self._outputs:
                 io.bind_output(name, self._device)
-            self.session._sess.run_with_iobinding(io, None)
+            self._run(io, None)
         except Exception as error:
             raise execution_error(error, f"{self._op_type} failed") from None
         results: Sequence[Any] = io.get_outputs()

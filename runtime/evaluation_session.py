@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from onnxtape.runtime.artifact import Artifact, initial_value, read_artifact
 from onnxtape.runtime.batches import BatchReader
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.errors import ArtifactError, InputError
 from onnxtape.runtime.manifest import TensorEntry
 from onnxtape.runtime.providers import Providers
@@ -48,7 +49,8 @@ class EvaluationSession:
                 "step.export(path, ..., evaluation=evaluate)."
             )
         self._entry = entry
-        self._session = create_session(source.evaluation, providers)._sess
+        session = create_session(source.evaluation, providers)
+        self._run = flushing(session._sess.run_with_ort_values)
         self._batch = BatchReader(entry.inputs)
         # Runs only read them; the artifact's own may be from the middle of an epoch.
         self._initial = {
@@ -150,7 +152,7 @@ class EvaluationSession:
         carried = [e for e in self._entry.state if e.output is not None]
         wanted = [e.name for e in self.outputs] + [e.output for e in carried]
         try:
-            values = list(self._session.run_with_ort_values({**feeds, **state}, wanted, None))
+            values = list(self._run({**feeds, **state}, wanted, None))
         except Exception as error:
             raise execution_error(error, "The evaluation failed", self._entry.failures) from error
         count = len(self.outputs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxtape.runtime.blocks import BoundBlock
 from onnxtape.runtime.concurrently import run_together
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.session import execution_error
 from onnxtape.runtime.values import bindings
 
@@ -22,7 +23,7 @@ class Share:
     def __init__(self, session: Any, blocks: Sequence[BoundBlock]) -> None:
         self._blocks = list(blocks)
         self._io = bindings().SessionIOBinding(session._sess)
-        self._run = session._sess.run_with_iobinding
+        self._run = flushing(session._sess.run_with_iobinding)
 
     def rebind(self) -> None:
         """Bind blocks that have moved."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from onnxtape.runtime.batch_parts import BatchParts
 from onnxtape.runtime.blocks import BoundBlock
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.devices import CPU, Device, copy, duplicate, input_devices, is_on
 from onnxtape.runtime.session import execution_error
 from onnxtape.runtime.shares import Shares
@@ -114,7 +115,7 @@ class CompiledStep:
             entry.device, entry.resident = place or CPU, place is not None
         self._copied = [s for s in (*self._read_only, *self._in_place) if not s.resident]
         self._io = bindings().SessionIOBinding(session._sess)
-        self._run = session._sess.run_with_iobinding
+        self._run = flushing(session._sess.run_with_iobinding)
         self._device = ort_device(*device)
         #: The order of `get_outputs()`: outputs in the order in which they were first bound.
         for name in self._results:

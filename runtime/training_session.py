@@ -15,6 +15,7 @@ from onnxtape.runtime.artifact import Artifact, initial_value, read_artifact, st
 from onnxtape.runtime.batches import BatchReader, as_dtype
 from onnxtape.runtime.buffers import allocate, read, write
 from onnxtape.runtime.checkpoint import check_state, load_state, save_state, specs_of
+from onnxtape.runtime.denormals import flushing
 from onnxtape.runtime.devices import CPU, fetch, input_devices
 from onnxtape.runtime.dtypes import DTYPES, FLOATING, numpy_dtype
 from onnxtape.runtime.errors import ArtifactError, InputError, NumericsError
@@ -71,6 +72,7 @@ class TrainingSession:
         session = create_session(self._artifact.training, providers)
         _require_described(session, manifest)
         self._session = session._sess
+        self._run_session = flushing(self._session.run_with_iobinding)
         self._batch = BatchReader(manifest.inputs)
         self._buffers, self._bound_each_step = _allocate_state(session, manifest.state)
         self._bindings = [self._bind_state(parity) for parity in (0, 1)]
@@ -300,7 +302,7 @@ class TrainingSession:
             binding.bind_output(entry.name, ort_device())
         for state in self._bound_each_step:
             binding.bind_ortvalue_input(state.input, self._buffers[state.name][self._parity])
-        self._session.run_with_iobinding(binding, None)
+        self._run_session(binding, None)
         return binding.get_outputs()
 
     def _require_finite(self, results: Mapping[str, NDArray[Any]]) -> None:
