@@ -159,7 +159,7 @@ def train(way: str, data: Data, epochs: int, options: argparse.Namespace) -> Run
             print(
                 f"{way} {epoch:2}/{epochs}: loss {np.mean(run.losses[-len(batches) :]):.4f}, "
                 f"accuracy {float(results['accuracy']):.4f}, in validation {validation:.4f}, "
-                f"{time.perf_counter() - epoch_start:.2f} s",
+                f"{time.perf_counter() - epoch_start:.3f} s",
                 flush=True,
             )
         run.logits = trainer.predict(data["test"][0])
