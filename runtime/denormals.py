@@ -1,15 +1,15 @@
 """Numbers near zero, taken as zero while a step runs.
 
 A processor of Intel's takes a hundred times as long for a number below 1.2e-38, "denormal" or
-"subnormal", as for any other. Steps meet them: ONNX Runtime's exponential of a logit that a mask has
-made -1e9, an average of gradients that have been zero for eight hundred steps. TensorFlow and JAX
-therefore let the processor read and write zeros instead while they compute, and so do we. How it
-does so is a setting of a thread, which must be as it was when Python goes on.
+"subnormal", as for any other. Steps meet them: ONNX Runtime's exponential of a logit that a mask
+has made -1e9, an average of gradients that have been zero for eight hundred steps. TensorFlow and
+JAX therefore let the processor read and write zeros instead while they compute, and so do we. How
+it does so is a setting of a thread, which must be as it was when Python goes on.
 
-ONNX Runtime sets it for the threads of a session's pool, and then, in the first session of a process,
-for the thread that makes it; here that is undone (`unchanged`), and set for the time of a run
-(`flushing`). That takes C's `fesetenv` as Linux has it for x86-64; elsewhere nothing is changed,
-which on ARM costs nothing.
+ONNX Runtime sets it for the threads of a session's pool, and then, in the first session of a
+process, for the thread that makes it; here that is undone (`unchanged`), and set for the time of a
+run (`flushing`). That takes C's `fesetenv` as Linux has it for x86-64; elsewhere nothing is
+changed, which on ARM costs nothing.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class EvaluationSession:
             )
         self._entry = entry
         session = create_session(source.evaluation, providers)
-        self._run = flushing(session._sess.run_with_ort_values)
+        self._run_session = flushing(session._sess.run_with_ort_values)
         self._batch = BatchReader(entry.inputs)
         # Runs only read them; the artifact's own may be from the middle of an epoch.
         self._initial = {
@@ -152,7 +152,7 @@ class EvaluationSession:
         carried = [e for e in self._entry.state if e.output is not None]
         wanted = [e.name for e in self.outputs] + [e.output for e in carried]
         try:
-            values = list(self._run({**feeds, **state}, wanted, None))
+            values = list(self._run_session({**feeds, **state}, wanted, None))
         except Exception as error:
             raise execution_error(error, "The evaluation failed", self._entry.failures) from error
         count = len(self.outputs)
