@@ -60,10 +60,12 @@ def flushing(call: Callable[..., Any]) -> Callable[..., Any]:
     def within(*args: Any) -> Any:
         before = _Environment()
         get(before)
-        mxcsr = before.raw[_MXCSR:]
+        raw = before.raw
+        mxcsr = raw[_MXCSR:]
         if mxcsr not in flushed:
             bits = int.from_bytes(mxcsr, sys.byteorder) | _FLUSH
-            flushed[mxcsr] = _Environment(*before.raw[:_MXCSR], *bits.to_bytes(4, sys.byteorder))
+            made = raw[:_MXCSR] + bits.to_bytes(_SIZE - _MXCSR, sys.byteorder)
+            flushed[mxcsr] = _Environment.from_buffer_copy(made)
         set_(flushed[mxcsr])
         try:
             return call(*args)
