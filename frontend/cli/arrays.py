@@ -104,5 +104,5 @@ def _load(path: Path) -> Arrays:
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error) if "pickle" in str(error) or "Object" in str(error) else "or cut short"
+        reason = str(error) if str(error).startswith("Object") else "or cut short"
         raise InputError(f"{path} is not an .npz file of numbers ({reason})") from error

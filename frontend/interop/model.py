@@ -29,12 +29,12 @@ from onnxtape.interop.graph import (
 )
 from onnxtape.interop.limits import Budget
 from onnxtape.interop.lora import Adaptable, Adapter, apply_adapters, variables_of
+from onnxtape.interop.number_patterns import is_position_code
 from onnxtape.interop.origins import (
     Origins,
     filled_weights,
     find_repetitions,
     find_ties,
-    is_position_code,
 )
 from onnxtape.interop.parameters import Parameters
 from onnxtape.interop.reaching import reached_by_gradients

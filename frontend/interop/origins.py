@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.inference import PARAMETERS
+from onnxtape.interop.number_patterns import is_grid
 
 if TYPE_CHECKING:
     import onnx
@@ -156,7 +157,7 @@ def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> 
     Below opset 18 torch.onnx.export (dynamo) drops its notes on parameters. What it has computed
     has the name of an operation; it is a parameter in another form where it is noted to come from
     one, or else where it multiplies as a matrix or a kernel does, or scales channels. Well-known
-    buffers have well-known names.
+    buffers have well-known names, or are evenly spaced numbers.
     """
     if not all(node.name.startswith("node_") for node in graph.node):
         yield from _masks(graph)
@@ -173,9 +174,10 @@ def _computed(graph: onnx.GraphProto, folded: Mapping[str, tuple[str, ...]]) -> 
             parts = folded[tensor.name]
             if _FILLED.fullmatch(tensor.name) or not any(map(_is_parameter, parts)):
                 yield tensor.name
-        elif _COMPUTED.fullmatch(tensor.name) and not any(
-            _as_a_weight(use, dims) for use in uses.get(tensor.name, [])
-        ):
+        elif (
+            _COMPUTED.fullmatch(tensor.name)
+            and not any(_as_a_weight(use, dims) for use in uses.get(tensor.name, []))
+        ) or is_grid(tensor):
             yield tensor.name
 
 
@@ -241,29 +243,6 @@ def names_in(written: str) -> tuple[str, ...]:
     except (ValueError, SyntaxError):
         return ()
     return tuple(n for n in names if isinstance(n, str)) if isinstance(names, list) else ()
-
-
-def is_position_code(array: npt.NDArray[Any]) -> bool:
-    """Whether each column of a table is a sinusoid of the row's number, but for one offset.
-
-    Frameworks write the codes of positions (https://arxiv.org/abs/1706.03762, 3.5) as parameters
-    that are not trained, and exporters do not note that. Of a sinusoid x about an offset m, the
-    second differences are s = -c (x - m); so those of neighbours, s' (x - m) = s (x' - m).
-    """
-    table = array.reshape(array.shape[1:]) if array.ndim == 3 and len(array) == 1 else array
-    if table.ndim != 2 or len(table) < 4 or table.shape[1] < 2:
-        return False
-    x = table[:64].astype(np.float64)
-    scale = float(np.abs(x).max())
-    bend = np.diff(x, 2, axis=0)
-    if not np.abs(bend).max() > 0.01 * scale:  # Nothing, or no numbers.
-        return False
-    slope = np.diff(bend, axis=0)
-    value = bend[1:] * x[1:-2] - bend[:-1] * x[2:-1]
-    if not slope.any():
-        return False
-    offset = (slope * value).sum() / (slope * slope).sum()
-    return bool(np.abs(value - offset * slope).max() < 1e-5 * scale**2)
 
 
 #: The inputs at which operators take nothing but weights.

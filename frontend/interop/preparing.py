@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxtape.errors import ModelError
 from onnxtape.interop.fused_operators import DOMAIN
+from onnxtape.interop.graph import nodes_of
 from onnxtape.interop.inner_tensors import lift_tensors, subgraphs_of
 from onnxtape.interop.limits import require_few_nodes
 
@@ -59,6 +60,8 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
         _as_standard(model.graph)
         _time_first(model.graph)
     except Exception as error:
+        if not model.functions:
+            nodes_of(name, model.graph)  # Says better what it is, if it is an operator or a name.
         reason = " ".join(str(error).split())
         raise ModelError(
             f"'{name}' is of opset {opset} and cannot be brought up to {OPSET}: {reason}"

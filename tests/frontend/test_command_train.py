@@ -303,6 +303,9 @@ def test_files_that_hold_no_data(built: Place) -> None:
     for cut in (10, len(whole) // 2):
         (built.folder / "cut.npz").write_bytes(whole[:cut])
         assert "cut.npz is not an .npz file of numbers" in built.train(data="cut.npz").refused()
+    (built.folder / "text.npz").write_text("x, target")
+    refusal = built.train(data="text.npz").refused()
+    assert refusal.endswith("text.npz is not an .npz file of numbers (or cut short)")
     np.save("one.npy", X)
     assert "one.npy is one array, not several with names" in built.train(data="one.npy").refused()
 

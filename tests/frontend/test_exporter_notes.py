@@ -59,13 +59,15 @@ def test_where_the_exporter_notes_nothing_names_and_uses_decide(folded: bool) ->
             helper.make_node("Add", ["r", "val_9"], ["s"], "node_add"),
             helper.make_node("Add", ["s", "fc.bias"], ["t"], "node_add_1"),
             helper.make_node("Add", ["t", "m.final_logits_bias"], ["u"], "node_add_2"),
-            helper.make_node("Add", ["u", "zeros_like"], ["logits"], "node_add_3"),
+            helper.make_node("Add", ["u", "zeros_like"], ["v"], "node_add_3"),
+            helper.make_node("Sub", ["v", "centers"], ["logits"], "node_sub"),
         ],
         tensors(
             exp=X[0],
             val_7=W1,
             val_9=B1,
             zeros_like=B1 * 0,
+            centers=np.linspace(-1, 2, B1.size, dtype="f"),
             **{frequencies: B1 + 1, "fc.bias": B1 * 2, "m.final_logits_bias": B1 * 3},
         ),
     )

@@ -112,11 +112,12 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         ot.load_onnx(tmp_path)
 
 
-def test_graphs_that_are_broken() -> None:
-    unknown = model_of([helper.make_node("Frobnicate", ["x"], ["logits"])], [], opset=21)
+@pytest.mark.parametrize("opset", [17, 21])
+def test_graphs_that_are_broken(opset: int) -> None:
+    unknown = model_of([helper.make_node("Frobnicate", ["x"], ["logits"])], [], opset=opset)
     with pytest.raises(ModelError, match=r"the operator Frobnicate .*which ONNX does not have"):
         ot.load_onnx(unknown)
-    dangling = model_of([helper.make_node("Relu", ["nowhere"], ["logits"], "r")], [], opset=21)
+    dangling = model_of([helper.make_node("Relu", ["nowhere"], ["logits"], "r")], [], opset=opset)
     with pytest.raises(ModelError, match=r"node 'r' \(Relu\) reads 'nowhere', which nothing has"):
         ot.load_onnx(dangling)
 
