@@ -194,12 +194,13 @@ NEW: dict[str, tuple[int, list[onnx.NodeProto], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", NEW)
 def test_new_operators(name: str, tmp_path: Path) -> None:
     """They run and train, eagerly and compiled; an exported step is of the opset they need."""
+    rng = np.random.default_rng(9)  # Not what other tests draw from, in whichever order.
     opset, nodes, initializers = NEW[name]
     proto = model_of(nodes, initializers, opset, ("n", 3, 8))
     (expected,) = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": H})
     model = ot.load_onnx(proto)
     (weight,) = model.trainable_variables
-    projection = RNG.normal(size=expected.shape).astype("f")
+    projection = rng.normal(size=expected.shape).astype("f")
 
     def gradient(x: Any) -> Any:
         with ot.GradientTape() as tape:
@@ -208,17 +209,20 @@ def test_new_operators(name: str, tmp_path: Path) -> None:
         return y, tape.gradient(loss, weight)
 
     compiled = ot.function(gradient, fallback="error")
-    value, direction = weight.numpy(), RNG.normal(size=weight.shape).astype("f")
-    sides = []
-    for shift in (1e-2, -1e-2):
+    value, direction = weight.numpy(), rng.normal(size=weight.shape).astype("f")
+
+    def loss(shift: float) -> float:
         weight.assign(value + shift * direction)
-        sides.append(float((np.asarray(model(H)) * projection).sum()))
+        return float((np.asarray(model(H), np.float64) * projection).sum())
+
+    # A wide step crosses kinks, a narrow one rounds: one of them has to agree.
+    slopes = [(loss(h) - loss(-h)) / (2 * h) for h in (1e-2, 1e-3)]
     weight.assign(value)
     for step in (gradient, compiled):
         y, found = step(H)
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
         slope = float((np.asarray(found) * direction).sum())
-        assert slope == pytest.approx((sides[0] - sides[1]) / 2e-2, rel=2e-2, abs=1e-2)
+        assert min(abs(slope - s) for s in slopes) < 1e-2 + 2e-2 * abs(slope)
     needed = {"swish": 24, "old-operators": 21}.get(name, 23)
     proto = compiled.get_concrete_function(H).model
     assert [(o.domain, o.version) for o in proto.opset_import] == [("", needed)]
