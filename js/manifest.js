@@ -1,6 +1,6 @@
 /** What manifest.json says, checked. */
 
-import { DTYPES } from "./dtypes.js";
+import { DTYPES, specOf } from "./dtypes.js";
 import { ArtifactError } from "./errors.js";
 
 const FORMAT = "onnxtape-artifact";
@@ -8,6 +8,7 @@ const FORMAT_VERSION = 1;
 const ROLES = ["parameter", "buffer", "optimizer", "metric", "generator"];
 export const TRAINING_FILE = "training.onnx";
 export const INFERENCE_FILE = "inference.onnx";
+export const EVALUATION_FILE = "evaluation.onnx";
 export const STATE_FILE = "state.safetensors";
 
 /**
@@ -40,6 +41,7 @@ export function readManifest(bytes) {
     outputs: each(content.outputs, "'outputs'", tensor),
     state: each(content.state, "'state'", state),
     inference: content.inference === null ? null : inference(content.inference),
+    evaluation: content.evaluation ? evaluation(content.evaluation) : null,
     files: files(content.files),
     failures: failures(content.failures),
   };
@@ -48,23 +50,43 @@ export function readManifest(bytes) {
 }
 
 /** Require that no two names collide, and that the files belong to the description. */
-function check({ inputs, outputs, state, inference, files }) {
-  const names = (entries) => entries.map(({ name }) => name);
+function check({ inputs, outputs, state, inference, evaluation, files }) {
   distinct("state entries", names(state));
-  distinct(`inputs of ${TRAINING_FILE}`, [...names(inputs), ...state.map((entry) => entry.input)]);
-  const updates = state.filter(({ output }) => output !== null).map(({ output }) => output);
-  distinct(`outputs of ${TRAINING_FILE}`, [...names(outputs), ...updates]);
+  checkStep({ inputs, outputs, state }, TRAINING_FILE);
   const needed = [TRAINING_FILE, STATE_FILE];
   if (inference) {
     needed.push(INFERENCE_FILE);
     distinct(`inputs of ${INFERENCE_FILE}`, [...names(inference.inputs), ...names(state)]);
     distinct(`outputs of ${INFERENCE_FILE}`, names(inference.outputs));
   }
+  if (evaluation) {
+    needed.push(EVALUATION_FILE);
+    distinct("state entries of the evaluation", names(evaluation.state));
+    checkStep(evaluation, EVALUATION_FILE);
+    for (const entry of evaluation.state) {
+      const same = state.some((one) => one.name === entry.name && specOf(one) === specOf(entry));
+      if (entry.role !== "metric" && !same) {
+        throw new ArtifactError(
+          `The evaluation reads the state entry '${entry.name}' as ${specOf(entry)}, which the ` +
+            "training step does not have.",
+        );
+      }
+    }
+  }
   for (const file of needed) {
     if (!Object.hasOwn(files, file)) {
       throw new ArtifactError(`manifest.json does not list the file ${file}.`);
     }
   }
+}
+
+const names = (entries) => entries.map(({ name }) => name);
+
+/** Require that the inputs and outputs of a step's graph have different names. */
+function checkStep({ inputs, outputs, state }, file) {
+  distinct(`inputs of ${file}`, [...names(inputs), ...state.map(({ input }) => input)]);
+  const updates = state.filter(({ output }) => output !== null).map(({ output }) => output);
+  distinct(`outputs of ${file}`, [...names(outputs), ...updates]);
 }
 
 function tensor(value, where) {
@@ -85,13 +107,35 @@ function state(value, where) {
     input: text(value.input, `'input' in ${where}`),
     output: value.output === null ? null : text(value.output, `'output' in ${where}`),
     role: oneOf(ROLES, value.role, `'role' in ${where}`),
+    initial: initial(value.initial, `'initial' in ${where}`),
   };
+}
+
+/** What a metric begins at; what JSON has no number for is written as Python writes it. */
+function initial(value, where) {
+  const named = { inf: Infinity, "-inf": -Infinity };
+  if (value === undefined) return 0;
+  if (typeof value === "number") return value;
+  if (Object.hasOwn(named, value)) return named[value];
+  throw new ArtifactError(
+    `${where} must be a number, "inf" or "-inf", not ${JSON.stringify(value)}.`,
+  );
 }
 
 function inference(value) {
   return {
     inputs: each(value?.inputs, "'inputs' in 'inference'", tensor),
     outputs: each(value?.outputs, "'outputs' in 'inference'", tensor),
+  };
+}
+
+function evaluation(value) {
+  return {
+    inputs: each(value?.inputs, "'inputs' in 'evaluation'", tensor),
+    outputs: each(value?.outputs, "'outputs' in 'evaluation'", tensor),
+    state: each(value?.state, "'state' in 'evaluation'", state),
+    failures: failures(value?.failures),
+    accumulated: each(value?.accumulated ?? [], "'accumulated' in 'evaluation'", text),
   };
 }
 
@@ -114,7 +158,7 @@ function files(value) {
   return value;
 }
 
-/** What it means when nodes of training.onnx fail, by their names; older artifacts say nothing. */
+/** What it means when nodes of a graph fail, by their names; older artifacts say nothing. */
 function failures(value) {
   if (value === undefined || value === null) return {};
   if (typeof value !== "object" || Array.isArray(value)) {

@@ -23,6 +23,9 @@ export type Value =
   | { data: ArrayBufferView | Nested; shape: readonly number[] }
   | { data: ArrayBufferView | Nested; dims: readonly number[] };
 
+/** A value for each input, by name. */
+export type Batch = Readonly<Record<string, Value>>;
+
 /** A scalar as a number (a bigint for int64 and uint64, a boolean for bool), or an array. */
 export type Result = number | bigint | boolean | (Data & { shape: readonly number[] });
 
@@ -46,6 +49,8 @@ export interface StateEntry extends TensorEntry {
   readonly input: string;
   readonly output: string | null;
   readonly role: Role;
+  /** Of a metric, what all its elements begin at. */
+  readonly initial: number;
 }
 
 export interface Manifest {
@@ -57,6 +62,14 @@ export interface Manifest {
   readonly inference: {
     readonly inputs: readonly TensorEntry[];
     readonly outputs: readonly TensorEntry[];
+  } | null;
+  readonly evaluation: {
+    readonly inputs: readonly TensorEntry[];
+    readonly outputs: readonly TensorEntry[];
+    readonly state: readonly StateEntry[];
+    readonly failures: Readonly<Record<string, string>>;
+    /** The results that metrics keep, so that they are of all batches. */
+    readonly accumulated: readonly string[];
   } | null;
   readonly files: Readonly<Record<string, { readonly sha256: string; readonly size: number }>>;
   /** What it means when nodes of training.onnx fail, by their names. */
@@ -88,9 +101,11 @@ export class TrainingSession {
   get inputs(): readonly TensorEntry[];
   get outputs(): readonly TensorEntry[];
   /** Run one training step: compute the results, and change the state. */
-  step(batch: Readonly<Record<string, Value>>): Promise<Record<string, Result>>;
+  step(batch: Batch): Promise<Record<string, Result>>;
   /** Run the inference graph with the present state. */
   infer(inputs: Readonly<Record<string, Value>>): Promise<Record<string, Result>>;
+  /** Run the evaluation step on a batch or several, with the present state, which stays as it is. */
+  evaluate(batches: Batch | Iterable<Batch> | AsyncIterable<Batch>): Promise<Record<string, Result>>;
   /** Copies of all state entries. */
   state(): Promise<Record<string, Tensor & { role: Role }>>;
   /** Replace one state entry, e.g. a learning rate. */

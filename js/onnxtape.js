@@ -9,9 +9,13 @@
  */
 
 import { readBatch, toArray } from "./batches.js";
-import { DTYPES, fromHalf, shown, specOf } from "./dtypes.js";
-import { ArtifactError, CheckpointError, ExecutionError, InputError } from "./errors.js";
-import { INFERENCE_FILE, readManifest, STATE_FILE, TRAINING_FILE } from "./manifest.js";
+import { DTYPES, shown, specOf } from "./dtypes.js";
+import { ArtifactError, CheckpointError, InputError } from "./errors.js";
+import { Evaluation } from "./evaluation.js";
+import { createSession, plain, requireDescribed, results, run } from "./graphs.js";
+import {
+  EVALUATION_FILE, INFERENCE_FILE, readManifest, STATE_FILE, TRAINING_FILE,
+} from "./manifest.js";
 import { readSafetensors, writeSafetensors } from "./safetensors.js";
 import { openSource, verifyFile } from "./source.js";
 
@@ -37,6 +41,8 @@ export class TrainingSession {
   #session;
   #inference = null;
   #inferenceGraph;
+  #evaluation = null;
+  #evaluationGraph;
   #current = new Map(); // state name: the tensor that the next step reads
   #spare = new Map(); // state name: the tensor that it writes, where the caller may provide one
   #last = Promise.resolve();
@@ -61,6 +67,7 @@ export class TrainingSession {
     const read = openSource(source);
     const manifest = readManifest(await read("manifest.json"));
     requireHeld(manifest);
+    if (manifest.evaluation) requireHeld(manifest.evaluation);
     const files = {};
     for (const [name, entry] of Object.entries(manifest.files)) {
       files[name] = await read(name);
@@ -89,8 +96,9 @@ export class TrainingSession {
       );
     }
     this.#session = await createSession(this.#ort, files[TRAINING_FILE], options, TRAINING_FILE);
-    requireDescribed(this.#session, this.manifest);
+    requireDescribed(this.#session, this.manifest, TRAINING_FILE);
     this.#inferenceGraph = files[INFERENCE_FILE];
+    this.#evaluationGraph = files[EVALUATION_FILE];
     this.#write(state);
     if (aliasesOutputs(this.#ort)) {
       for (const entry of updated) {
@@ -171,6 +179,27 @@ export class TrainingSession {
     });
   }
 
+  /**
+   * Run the evaluation step with the present state, which stays as it is.
+   *
+   * @param batches a batch, or an iterable of batches (async ones too), which must not ask anything
+   *   of this session
+   * @returns the results by name: metrics of all batches, means over the samples of other results,
+   *   and results with a row for each sample joined
+   * @throws {ArtifactError} the artifact has no evaluation step
+   * @throws {InputError} a value is missing, unknown, or has the wrong dtype or shape; there is no
+   *   batch; or results cannot be joined
+   * @throws {ExecutionError} ONNX Runtime failed
+   */
+  evaluate(batches) {
+    return this.#inTurn(async () => {
+      this.#evaluation ??= await Evaluation.open(
+        this.#ort, this.manifest.evaluation, this.#evaluationGraph, this.#options,
+      );
+      return this.#evaluation.run(this.#current, isIterable(batches) ? batches : [batches]);
+    });
+  }
+
   /** Copies of all state entries, by name: `{dtype, shape, role, data}`. */
   state() {
     return this.#inTurn(() => this.#read());
@@ -225,6 +254,7 @@ export class TrainingSession {
     return this.#inTurn(async () => {
       await this.#session.release();
       await this.#inference?.release();
+      await this.#evaluation?.release();
       for (const tensor of [...this.#current.values(), ...this.#spare.values()]) tensor.dispose();
     });
   }
@@ -282,46 +312,11 @@ export class TrainingSession {
   }
 }
 
-async function createSession(ort, model, options, file) {
-  try {
-    return await ort.InferenceSession.create(model, options);
-  } catch (error) {
-    throw new ExecutionError(`ONNX Runtime cannot load ${file}: ${error.message}`, { cause: error });
-  }
-}
-
-/** `meanings`: what it means when a node fails, by the name with which ONNX Runtime says so. */
-async function run(session, feeds, fetches, failure, meanings = {}) {
-  try {
-    return await session.run(feeds, fetches);
-  } catch (error) {
-    const said = String(error.message ?? error);
-    const known = Object.entries(meanings).find(([name]) => said.includes(`Name:'${name}'`));
-    throw new ExecutionError(`${failure}: ${known ? known[1] : said}`, { cause: error });
-  }
-}
-
 /** Whether this ONNX Runtime writes outputs into tensors of the caller: Node's does, and the
  * browser's on the CPU would leave them as they were. */
 const aliasesOutputs = (ort) => Boolean(ort.env?.versions?.node) && !ort.env.versions.web;
 
-function results(entries, found) {
-  return Object.fromEntries(entries.map(({ name, dtype, shape }) => {
-    const tensor = found[name];
-    const data = plain(tensor.data, dtype);
-    if (shape.length || tensor.dims.length) {
-      return [name, Object.assign(data, { shape: [...tensor.dims] })];
-    }
-    if (dtype === "float16") return [name, fromHalf(data[0])];
-    return [name, dtype === "bool" ? data[0] !== 0 : data[0]];
-  }));
-}
-
-/** Half-precision data as its bits, also where ONNX Runtime gives a Float16Array. */
-function plain(data, dtype) {
-  if (dtype !== "float16" || data instanceof Uint16Array) return data;
-  return new Uint16Array(data.buffer, data.byteOffset, data.length);
-}
+const isIterable = (value) => Boolean(value?.[Symbol.iterator] ?? value?.[Symbol.asyncIterator]);
 
 function requireHeld({ inputs, outputs, state }) {
   for (const { name, dtype } of [...inputs, ...outputs, ...state]) {
@@ -331,46 +326,6 @@ function requireHeld({ inputs, outputs, state }) {
           "step in float32 or float16.",
       );
     }
-  }
-}
-
-/** Require the loaded graph to have the inputs and outputs that the manifest promises. */
-function requireDescribed(session, { inputs, outputs, state }) {
-  const reads = [...inputs, ...state.map((entry) => ({ ...entry, name: entry.input }))];
-  const updates = state.filter(({ output }) => output !== null);
-  const writes = [...outputs, ...updates.map((entry) => ({ ...entry, name: entry.output }))];
-  requireNames("inputs", session.inputNames, reads);
-  requireNames("outputs", session.outputNames, writes);
-  const told = [
-    ...(session.inputMetadata ?? []).map((found) => [found, reads]),
-    ...(session.outputMetadata ?? []).map((found) => [found, writes]),
-  ];
-  for (const [found, described] of told) {
-    const entry = described.find(({ name }) => name === found.name);
-    if (found.type !== entry.dtype || !mayBe(found.shape, entry.shape)) {
-      throw new ArtifactError(
-        `${TRAINING_FILE} has '${found.name}' as ${found.type}${shown(found.shape)}; the manifest ` +
-          `says ${specOf(entry)}.`,
-      );
-    }
-  }
-}
-
-/** Whether a graph's declared shape allows a manifest's; an empty one stands for any rank. */
-function mayBe(declared, shape) {
-  if (!declared.length) return true;
-  const fits = (size, i) =>
-    typeof size !== "number" || typeof shape[i] !== "number" || size === shape[i];
-  return declared.length === shape.length && declared.every(fits);
-}
-
-function requireNames(what, found, described) {
-  const names = described.map(({ name }) => name).sort();
-  if ([...found].sort().join("\n") !== names.join("\n")) {
-    throw new ArtifactError(
-      `The ${what} of ${TRAINING_FILE} are ${[...found].sort().join(", ") || "none"}; the manifest ` +
-        `says ${names.join(", ") || "none"}.`,
-    );
   }
 }
 

@@ -2,6 +2,10 @@
 
 import assert from "node:assert/strict";
 
+import { fromHalf } from "../../js/dtypes.js";
+
+const shapeOf = (value) => (Array.isArray(value) ? [value.length, ...shapeOf(value[0])] : []);
+
 export function close(found, expected, tolerance, what) {
   assert.equal(found.length, expected.length, `${what}: length`);
   found.forEach((value, i) => {
@@ -20,6 +24,13 @@ export function agree(found, expected) {
   assert.deepEqual(found.generator, expected.generator, "the masks took as many random numbers");
   close(found.output, expected.output, 1e-3, "inference");
   assert.deepEqual(found.outputShape, expected.outputShape);
+  assert.deepEqual(found.unchanged, found.state, "evaluating leaves the state as it is");
+  for (const [name, value] of Object.entries(expected.evaluation)) {
+    const flat = [value].flat(Infinity);
+    const numbers = found.evaluation[name].map(name === "half" ? fromHalf : Number);
+    close(numbers, flat, name === "half" ? 2e-3 : 1e-4, name);
+    assert.deepEqual(found.evaluationShapes[name], shapeOf(value), name);
+  }
   // To the bit: restoring is going on.
   assert.deepEqual(found.again.losses, found.losses.slice(10));
   assert.deepEqual(found.again.state, found.state);

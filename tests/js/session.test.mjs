@@ -114,6 +114,40 @@ for (const name of ["onnxruntime-node", "onnxruntime-web"]) {
       assert.deepEqual(losses, losses.map(() => losses[0]));
     });
 
+    test("batches to evaluate come one at a time, in a list, or as they are made", async () => {
+      const session = await TrainingSession.load(ort, folder);
+      const [first, second] = truth.batches;
+      const alone = await session.evaluate(first);
+      assert.deepEqual(await session.evaluate([first]), alone);
+      async function* made() {
+        yield first;
+        yield second;
+      }
+      const both = await session.evaluate(made());
+      const accuracies = await Promise.all(
+        [first, second].map(async (batch) => (await session.evaluate(batch)).accuracy),
+      );
+      assert.ok(Math.abs(both.accuracy - (accuracies[0] + accuracies[1]) / 2) < 1e-6);
+      assert.equal(both.same, both.accuracy);
+      assert.deepEqual(both.logits.shape, [32, 4]);
+      assert.ok(both.classes instanceof Int32Array);
+      const cases = [
+        [[], /There was no batch to evaluate/],
+        [{ x: first.x }, /not have the evaluation step's inputs: 'y' missing\. The evaluation step/],
+        [undefined, /'x' missing, 'y' missing/],
+        [[first, { ...first, z: 1 }], /'z' unknown/],
+      ];
+      for (const [batches, message] of cases) {
+        await assert.rejects(session.evaluate(batches), (error) => {
+          assert.ok(error instanceof InputError, error);
+          assert.match(error.message, message);
+          return true;
+        });
+      }
+      assert.deepEqual(await session.evaluate(first), alone);
+      await session.release();
+    });
+
     test("one entry of the state is set", async () => {
       const session = await TrainingSession.load(ort, folder);
       await session.setState("adam/learning_rate", 0);
@@ -223,9 +257,36 @@ describe("where an artifact comes from", () => {
     await assert.rejects(TrainingSession.load(ort, path), /manifest\.json is not valid JSON/);
   });
 
-  test("an artifact without an inference graph", async () => {
+  test("an evaluation that is not what the manifest says is refused", async () => {
+    const files = await filesOf(folder);
+    const manifest = JSON.parse(files["manifest.json"]);
+    const { evaluation } = manifest;
+    const [metric] = evaluation.state.filter(({ role }) => role === "metric");
+    const cases = [
+      [{ state: [{ ...metric, initial: "a" }] }, /must be a number, "inf" or "-inf", not "a"/],
+      [{ state: [metric, metric] }, /state entries of the evaluation must all have different names/],
+      [{ state: [{ ...metric, role: "buffer", name: "none" }] }, /'none' .* does not have/],
+      [{ accumulated: "loss" }, /'accumulated' in 'evaluation' must be a list/],
+      [{ outputs: [] }, /outputs of evaluation\.onnx are .*; the manifest says/],
+    ];
+    for (const [change, message] of cases) {
+      const changed = { ...manifest, evaluation: { ...evaluation, ...change } };
+      const attempt = async () => {
+        const source = { ...files, "manifest.json": JSON.stringify(changed) };
+        await (await TrainingSession.load(ort, source)).evaluate(truth.batches[0]);
+      };
+      await assert.rejects(attempt, (error) => {
+        assert.ok(error instanceof ArtifactError, error);
+        assert.match(error.message, message);
+        return true;
+      });
+    }
+  });
+
+  test("an artifact without an inference graph, or an evaluation", async () => {
     const session = await TrainingSession.load(ort, join(FIXTURE, "dtypes"));
     await assert.rejects(session.infer({}), /holds no inference graph; export it with one/);
+    await assert.rejects(session.evaluate([]), /holds no evaluation step; export it with one/);
   });
 });
 

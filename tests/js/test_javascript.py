@@ -68,7 +68,8 @@ def _make_training(folder: Path) -> None:
     training = Training()
     training.restart_masks()
     batch = ot.TensorSpec((None, FEATURES)), ot.TensorSpec((None,), "int64")
-    training.step.export(folder / "training", *batch, model=training.model)
+    evaluate = ot.function(_evaluation(training), input_signature=batch)
+    training.step.export(folder / "training", *batch, model=training.model, evaluation=evaluate)
     session = ot.TrainingSession(folder / "training")
     data = batches(20, last=5)
     results = []
@@ -76,6 +77,7 @@ def _make_training(folder: Path) -> None:
         if i == 10:
             session.save(folder / "middle.safetensors")
         results.append(session.step(x=x, y=y))
+    evaluation = session.evaluate([{"x": x, "y": y} for x, y in data])
     state = session.state_dict()
     for variable in training.model.variables:
         variable.assign(state[variable.path])
@@ -88,9 +90,50 @@ def _make_training(folder: Path) -> None:
         "generator": [str(n) for n in state["global_seed_generator"]],
         "inferenceInput": session.manifest.inference.inputs[0].name,
         "output": output.ravel().tolist(),
+        "evaluation": {name: array.tolist() for name, array in evaluation.items()},
         "outputShape": [len(data[0][0]), CLASSES],
     }
     (folder / "training.json").write_text(json.dumps(expected))
+
+
+class _Largest(ot.Metric):
+    """The largest number so far, which begins below all others."""
+
+    def __init__(self) -> None:
+        super().__init__(name="largest")
+        start = ot.initializers.Constant(-np.inf)
+        self.value = self.add_variable((), initializer=start, name="value")
+
+    def update_state(self, values: Any) -> None:
+        self.value.assign(ot.ops.maximum(self.value, ot.ops.max(values)))
+
+    def result(self) -> Any:
+        return self.value
+
+
+def _evaluation(training: Training) -> Any:
+    """Results of every kind: of metrics, also of the training's own; of each batch; of each row."""
+    largest = _Largest()
+    correct = ot.metrics.SparseCategoricalAccuracy()
+
+    def evaluate(x: Any, y: Any) -> dict[str, Any]:
+        logits = training.model(x, training=False)
+        correct.update_state(y, logits)
+        largest.update_state(logits)
+        training.accuracy.update_state(y, logits)
+        return {
+            "accuracy": correct.result(),
+            "same": training.accuracy.result(),
+            "largest": largest.result(),
+            "loss": training.loss(y, logits),
+            "means": ot.ops.mean(logits, axis=0),
+            "half": ot.ops.cast(ot.ops.mean(logits, axis=0), "float16"),
+            "count": ot.ops.sum(ot.ops.cast(y == 1, "int64")),
+            "logits": logits,
+            "classes": ot.ops.argmax(logits, axis=-1),
+        }
+
+    return evaluate
 
 
 def _make_dtypes(folder: Path) -> None:

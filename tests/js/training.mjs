@@ -19,6 +19,8 @@ export async function train(ort, { TrainingSession }, source, expected) {
   const first = { losses: [...losses], accuracies: [...accuracies] };
   const state = await session.save();
   const generator = (await session.state()).global_seed_generator.data;
+  const evaluation = await session.evaluate(expected.batches);
+  const unchanged = await session.save();
   const inference = await session.infer({ [expected.inferenceInput]: expected.batches[0].x });
 
   await session.restore(middle);
@@ -33,6 +35,16 @@ export async function train(ort, { TrainingSession }, source, expected) {
     generator: [...generator].map(String),
     output: [...inference.output],
     outputShape: inference.output.shape,
+    evaluation: numbers(evaluation),
+    evaluationShapes: shapes(evaluation),
+    unchanged: [...unchanged],
     again: { losses: again.losses, state: [...again.state] },
   };
 }
+
+// What can be sent out of a browser.
+const listed = (value) => (typeof value === "object" ? [...value] : [value]).map(Number);
+const numbers = (found) =>
+  Object.fromEntries(Object.entries(found).map(([name, value]) => [name, listed(value)]));
+const shapes = (found) =>
+  Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value.shape ?? []]));

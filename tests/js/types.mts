@@ -27,6 +27,10 @@ if (typeof loss === "object") {
   console.log(shape, loss.length);
 }
 const { y } = await session.infer({ x: new Float32Array(4) });
+const { accuracy } = await session.evaluate({ x: 1 });
+await session.evaluate([{ x: 1 }, { x: 2 }]);
+async function* batches() { yield { x: 1 }; }
+const means: Record<string, Result> = await session.evaluate(batches());
 const manifest: Manifest = session.manifest;
 const dtypes: Dtype[] = [...session.inputs, ...session.outputs].map((entry) => entry.dtype);
 const output: string | null | undefined = manifest.state[0]?.output;
@@ -42,13 +46,15 @@ writeSafetensors(Object.fromEntries(tensors), { producer: "test" });
 await session.release();
 for (const kind of [ArtifactError, CheckpointError, ExecutionError, InputError]) {
   const error: OnnxtapeError = new kind("message");
-  console.log(error.message, y, dtypes, output, role);
+  console.log(error.message, accuracy, means, y, dtypes, output, role);
 }
 
 // @ts-expect-error: sessions are loaded
 new TrainingSession();
 // @ts-expect-error: a batch is an object
 await session.step([1, 2]);
+// @ts-expect-error: batches are objects
+await session.evaluate([1, 2]);
 // @ts-expect-error: text is no value
 await session.step({ x: "text" });
 // @ts-expect-error: ONNX Runtime comes first
