@@ -33,16 +33,11 @@ class ScatterIntoSums(GraphPass):
                     continue
                 if node.op_type == "Sub" and not _negate(builder, other, scatter):
                     continue
-                with builder.before(node):
-                    total = builder.op(
-                        "ScatterElements",
-                        other,
-                        *scatter.inputs[1:],
-                        axis=_axis(scatter),
-                        reduction="add",
-                    )
-                builder.take_place(node, total)
-                model.graph.remove(scatter, safe=True)
+                # The node itself, which may fail, and whose notes say what that means.
+                model.graph.remove(scatter)
+                scatter.replace_input_with(0, other)
+                model.graph.insert_before(node, scatter)
+                builder.take_place(node, scatter.outputs[0])
                 changed = True
                 break
         return changed

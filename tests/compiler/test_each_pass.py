@@ -494,6 +494,8 @@ def test_what_classes_get_is_added_to_the_rest_of_a_gradient(weights: str) -> No
     more = b.op("ScatterElements", zeros, y, column, axis=-1, reduction="add")
     graph.outputs.append(b.op("Add", x, more))
     names = [v.name for v in graph.outputs]
+    for node in graph:
+        node.metadata_props["operator"] = node.op_type  # whose failure means something
     feeds = feeds_of(graph, 3) | {"y": np.asarray([[4], [0], [4]])}
     before = run(graph, feeds)
     assert apply(ScatterIntoSums(), graph)
@@ -501,6 +503,8 @@ def test_what_classes_get_is_added_to_the_rest_of_a_gradient(weights: str) -> No
     run_passes(model_of(graph), [RemoveDeadCode()])
     negated = ["Neg"] if weights == "column" else []
     assert operators(graph) == ["Exp", *negated, "Mul", "ScatterElements", "ScatterElements"]
+    scatters = [node for node in graph if node.op_type == "ScatterElements"]
+    assert [n.metadata_props["operator"] for n in scatters] == ["ScatterElements"] * 2
     assert [v.name for v in graph.outputs] == names
     for expected, found in zip(before, run(graph, feeds), strict=True):
         np.testing.assert_array_equal(found, expected)
