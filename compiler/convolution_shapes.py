@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import Dim, Shape, format_shape, plain
+from onnxtape.compiler.dims import Dim, Shape, format_shape, shape_of
 
 
 def conv(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None:
@@ -64,8 +64,8 @@ def _check_outputs_split(count: Dim, group: int) -> None:
 
 
 def _dims(node: ir.Node) -> list[Dim] | None:
-    shape = node.outputs[0].shape
-    return None if shape is None else list(plain(shape.dims))
+    shape = shape_of(node.outputs[0])
+    return None if shape is None else list(shape)
 
 
 def _auto_pad(node: ir.Node) -> str:

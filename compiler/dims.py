@@ -22,6 +22,13 @@ def plain(dims: Iterable[int | ir.SymbolicDim]) -> Shape:
     return tuple(d if isinstance(d, int) else d.value for d in dims)
 
 
+def shape_of(value: ir.Value | None) -> Shape | None:
+    """What is known of the value's shape."""
+    if value is None or value.shape is None:
+        return None
+    return plain(value.shape.dims)
+
+
 def is_static(shape: Shape | None) -> TypeGuard[tuple[int, ...]]:
     """Whether every dimension is a number."""
     return shape is not None and all(isinstance(d, int) for d in shape)

@@ -43,10 +43,10 @@ def distinct_rows(b: Builder[Any], size: Any, places: Any, rows: Any) -> Rows:
         places: int64, of shape (n,); numbers below zero count from the end.
         rows: of shape (n, ...).
     """
-    count, numbers = b.dim_tensor(places, 0), b.positions(places, 0)
     zero = np.zeros(1, _INT64)
+    count, numbers = b.dim_tensor(places, 0), b.positions(places, 0)
     nothing = b.op("ConstantOfShape", count, value=zero)
-    standing = _standing(b, size, places)
+    standing = _standing(b, size, places, numbers)
     ones = b.op("ConstantOfShape", count, value=zero + 1)
     copies = b.op("ScatterElements", nothing, standing, ones, axis=0, reduction="add")
     copies = b.op("GatherElements", copies, standing, axis=0)
@@ -75,17 +75,17 @@ def row_sums(b: Builder[Any], size: Any, places: Any, rows: Any) -> Any:
     For kernels that add at the same place at the same time, as CUDA's do: the host need not be told
     how many different places there are.
     """
-    heads = b.op("Unsqueeze", _standing(b, size, places), [-1])
+    heads = b.op("Unsqueeze", _standing(b, size, places, b.positions(places, 0)), [-1])
     nothing = b.op("ConstantOfShape", b.op("Shape", rows), value=np.zeros(1, b.dtype(rows)))
     nothing = b.refine_shape(nothing, b.shape(rows))
     return b.op("ScatterND", nothing, heads, rows, reduction="add")
 
 
-def _standing(b: Builder[Any], size: Any, places: Any) -> Any:
-    """For each row the number of the one that stands for all rows of its place."""
+def _standing(b: Builder[Any], size: Any, places: Any, numbers: Any) -> Any:
+    """For each of the rows, numbered, the number of the one that stands for all of its place."""
     last = b.op("ConstantOfShape", size, value=np.zeros(1, _INT64))
     # Whichever of equal places is written last.
-    last = b.op("ScatterElements", last, places, b.positions(places, 0), axis=0)
+    last = b.op("ScatterElements", last, places, numbers, axis=0)
     return b.op("GatherElements", last, places, axis=0)
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_shape_inference import SYM_DATA_KEY, ShapeInferenceContext, registry
 
 from onnxtape.compiler.dims import Dim, Shape, broadcast_shapes, is_static, plain
+from onnxtape.compiler.dims import shape_of as shape_of
 from onnxtape.compiler.shape_corrections import CORRECTIONS
 
 #: Operators that broadcast all their inputs as NumPy does, one output of the common shape.
@@ -102,13 +103,6 @@ def _condition(node: ir.Node) -> Iterator[None]:
     finally:
         if omitted:
             node.replace_input_with(1, None)
-
-
-def shape_of(value: ir.Value | None) -> Shape | None:
-    """What is known of the value's shape."""
-    if value is None or value.shape is None:
-        return None
-    return plain(value.shape.dims)
 
 
 def known_shape(value: ir.Value | None) -> tuple[int, ...] | None:

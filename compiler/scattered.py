@@ -22,15 +22,21 @@ def scattered_rows(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     if node is None or not applies(node, "ScatterND"):
         return None
     zeros, places, rows = node.inputs
-    if "reduction" not in node.attributes or node.attributes["reduction"].as_string() != "add":
+    if reduction_of(node) != "add":
         return None
-    if zeros is None or places is None or rows is None or not _is_zero(zeros):
+    if zeros is None or places is None or rows is None or not is_filled_with_zeros(zeros):
         return None
     shape = shape_of(places)
     return (places, rows) if shape is not None and shape[-1] == 1 else None
 
 
-def _is_zero(value: ir.Value) -> bool:
+def reduction_of(node: ir.Node) -> str:
+    """What a ScatterND or ScatterElements does with what is there already."""
+    return node.attributes["reduction"].as_string() if "reduction" in node.attributes else "none"
+
+
+def is_filled_with_zeros(value: ir.Value) -> bool:
+    """Whether a ConstantOfShape has made it, of zeros."""
     node = value.producer()
     if node is None or not applies(node, "ConstantOfShape"):
         return False

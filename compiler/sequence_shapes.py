@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxtape.compiler.dims import Dim, Shape, plain, same_dim
+from onnxtape.compiler.dims import Dim, Shape, same_dim, shape_of
 
 
 def sequence_at(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None:
@@ -34,9 +34,9 @@ def _held(value: ir.Value | None) -> list[Shape | None]:
     if node.op_type == "SequenceEmpty":
         return []
     if node.op_type == "SequenceConstruct":
-        return [_shape(x) for x in node.inputs]
+        return [shape_of(x) for x in node.inputs]
     if node.op_type == "SequenceInsert":
-        return [*_held(node.inputs[0]), _shape(node.inputs[1])]
+        return [*_held(node.inputs[0]), shape_of(node.inputs[1])]
     if node.op_type in ("SequenceErase", "Identity"):
         return _held(node.inputs[0])
     if node.op_type == "SplitToSequence":
@@ -46,7 +46,7 @@ def _held(value: ir.Value | None) -> list[Shape | None]:
 
 def _part(node: ir.Node) -> Shape | None:
     """The shape of the tensors that SplitToSequence makes."""
-    shape, axis = _shape(node.inputs[0]), _int(node, "axis", 0)
+    shape, axis = shape_of(node.inputs[0]), _int(node, "axis", 0)
     if shape is None:
         return None
     if len(node.inputs) > 1 and node.inputs[1] is not None:
@@ -71,12 +71,6 @@ def _common(shapes: Sequence[Shape | None]) -> Shape | None:
 def _with_dim(shape: Shape, axis: int, dim: Dim) -> Shape:
     axis %= len(shape)
     return (*shape[:axis], dim, *shape[axis + 1 :])
-
-
-def _shape(value: ir.Value | None) -> Shape | None:
-    if value is None or value.shape is None:
-        return None
-    return plain(value.shape.dims)
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:

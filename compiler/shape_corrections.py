@@ -10,7 +10,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from onnxtape.compiler.convolution_shapes import conv, conv_transpose
-from onnxtape.compiler.dims import Dim, Shape, broadcast_dim, plain
+from onnxtape.compiler.dims import Dim, Shape, broadcast_dim, plain, shape_of
 from onnxtape.compiler.equations import einsum_labels
 from onnxtape.compiler.image_shapes import affine_grid, pooled, regions, resized, unpooled
 from onnxtape.compiler.sequence_shapes import concat_from_sequence, sequence_at
@@ -65,9 +65,7 @@ def loop(node: ir.Node, shapes: list[Shape | None]) -> list[Shape | None] | None
 
     It also takes for granted that a Loop ends after the number of iterations that it may run.
     """
-    inferred = [
-        None if output.shape is None else plain(output.shape.dims) for output in node.outputs
-    ]
+    inferred = [shape_of(output) for output in node.outputs]
     states: list[Shape | None] = []
     for before, after in zip(shapes[2:], inferred, strict=False):
         if before is None or after is None or len(before) != len(after):

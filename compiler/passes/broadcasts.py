@@ -26,12 +26,14 @@ class LeaveBroadcasting(GraphPass):
             if not applies(node, *BROADCASTING):
                 continue
             for index, value in enumerate(node.inputs):
-                smaller = None if value is None else _smaller(builder, value)
-                if smaller is None:
-                    continue
                 wanted = shape_of(node.outputs[0])
                 others = (x for i, x in enumerate(node.inputs) if i != index and x is not None)
-                if wanted is not None and any(same_shape(shape_of(x), wanted) for x in others):
+                if value is None or wanted is None:
+                    continue
+                if not any(same_shape(shape_of(x), wanted) for x in others):
+                    continue
+                smaller = _smaller(builder, value)
+                if smaller is not None:
                     node.replace_input_with(index, smaller)
                     changed = True
         return changed
@@ -45,6 +47,8 @@ def _smaller(builder: GraphBuilder, value: ir.Value) -> ir.Value | None:
     array = builder.constant_value(value)
     if array is None or array.size < 2:
         return None
-    first = array.flat[0]
-    # Bit by bit: 0 and -0 are two numbers.
-    return builder.constant(first) if array.tobytes() == first.tobytes() * array.size else None
+    # Bit by bit: 0 and -0 are two numbers. Most arrays differ in the first two.
+    first, second = array.flat[:2]
+    if first.tobytes() != second.tobytes() or array.tobytes() != first.tobytes() * array.size:
+        return None
+    return builder.constant(first)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxtape.compiler.autodiff import record_of
 from onnxtape.compiler.dims import same_shape
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
-from onnxtape.compiler.passes.simplify import is_zero
+from onnxtape.compiler.passes.simplify import adds_to_zeros
 
 
 class ScatterIntoSums(GraphPass):
@@ -53,28 +54,22 @@ def _terms(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:
 def _adds_to_zeros(builder: GraphBuilder, value: ir.Value | None) -> ir.Node | None:
     """The ScatterElements that adds to zeros for this value's only use."""
     node = None if value is None else value.producer()
-    if value is None or node is None or not applies(node, "ScatterElements"):
+    if value is None or node is None or not _is_used_once(value):
         return None
-    if len(value.uses()) > 1 or value.is_graph_output() or node.inputs[0] is None:
-        return None
-    reduction = node.attributes.get("reduction")
-    adds = reduction is not None and reduction.as_string() == "add"
-    return node if adds and is_zero(builder, node.inputs[0]) else None
+    return node if adds_to_zeros(builder, node) else None
 
 
-def _axis(scatter: ir.Node) -> int:
-    return scatter.attributes["axis"].as_int() if "axis" in scatter.attributes else 0
+def _is_used_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _negate(builder: GraphBuilder, value: ir.Value, scatter: ir.Node) -> bool:
     """Negate a product that is used once, in a factor that is constant or has one number for all
     places along the scatter's axis; whether it is one."""
     product = value.producer()
-    if product is None or not applies(product, "Mul"):
+    if product is None or not applies(product, "Mul") or not _is_used_once(value):
         return False
-    if len(value.uses()) > 1 or value.is_graph_output():
-        return False
-    whole = shape_of(value)
+    whole, axis = shape_of(value), record_of(scatter).attribute("axis", 0)
     for index in (1, 0):
         factor = product.inputs[index]
         if factor is None:
@@ -82,7 +77,7 @@ def _negate(builder: GraphBuilder, value: ir.Value, scatter: ir.Node) -> bool:
         constant, shape = builder.constant_value(factor), shape_of(factor)
         if constant is not None:
             negative = builder.constant(-constant)
-        elif whole and shape and len(shape) == len(whole) and shape[_axis(scatter)] == 1:
+        elif whole and shape and len(shape) == len(whole) and shape[axis] == 1:
             with builder.before(product):
                 negative = builder.op("Neg", factor)
         else:

@@ -12,6 +12,7 @@ from onnxtape.compiler.distinct_rows import SERIAL, add_rows, distinct_rows
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.inference import shape_of
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.scattered import reduction_of
 
 #: Noted on nodes that are pieces.
 _PIECE = "onnxtape.piece"
@@ -50,17 +51,13 @@ class SerialScatters(GraphPass):
             for node in found:
                 operands = [x for x in node.inputs if x is not None]
                 with builder.before(node):
-                    builder.take_place(node, replaced(builder, _reduction(node), *operands))
+                    builder.take_place(node, replaced(builder, reduction_of(node), *operands))
         return changed
-
-
-def _reduction(node: ir.Node) -> str:
-    return node.attributes["reduction"].as_string() if "reduction" in node.attributes else "none"
 
 
 def _is_divided(node: ir.Node) -> bool:
     """Whether two threads may run the node, which reads what it writes."""
-    if not applies(node, "ScatterND") or _reduction(node) == "none":
+    if not applies(node, "ScatterND") or reduction_of(node) == "none":
         return False
     _, indices, updates = (None if x is None else shape_of(x) for x in node.inputs)
     single = is_static(indices) and math.prod(indices[:-1]) == 1
@@ -70,7 +67,7 @@ def _is_divided(node: ir.Node) -> bool:
 
 def _is_sparse(node: ir.Node) -> bool:
     """Whether it adds to fewer rows than a table has."""
-    if not _is_divided(node) or _reduction(node) != "add":
+    if not _is_divided(node) or reduction_of(node) != "add":
         return False
     data, indices, _ = (None if x is None else shape_of(x) for x in node.inputs)
     if data is None or not is_static(indices) or indices[-1] != 1:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxtape.compiler.autodiff import record_of
 from onnxtape.compiler.dims import same_shape
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.compiler.passes import GraphPass, applies
+from onnxtape.compiler.scattered import is_filled_with_zeros, reduction_of
 from onnxtape.compiler.subgraphs import unlink
 
 
@@ -90,30 +92,27 @@ def _scattered_once(b: GraphBuilder, node: ir.Node, x: ir.Value) -> ir.Value | N
     So begins the gradient of a cross-entropy: LogSoftmax's needs the sum of what its classes get.
     """
     scatter, keepdims = x.producer(), node.attributes.get("keepdims")
-    if scatter is None or not applies(scatter, "ScatterElements") or len(node.inputs) < 2:
+    if scatter is None or len(node.inputs) < 2 or not adds_to_zeros(b, scatter):
         return None
-    zeros, places, updates = scatter.inputs
+    _, places, updates = scatter.inputs
     over = None if node.inputs[1] is None else b.constant_value(node.inputs[1])
     whole, named = b.shape(x), None if places is None else b.shape(places)
-    if zeros is None or over is None or whole is None or named is None or len(over) != 1:
+    if over is None or whole is None or named is None or len(over) != 1:
         return None
-    axis = scatter.attributes["axis"].as_int() if "axis" in scatter.attributes else 0
-    axis %= len(whole)
+    axis = record_of(scatter).attribute("axis", 0) % len(whole)
     once = (*whole[:axis], 1, *whole[axis + 1 :])
-    reduction = scatter.attributes.get("reduction")
-    adds = reduction is not None and reduction.as_string() == "add"
-    if int(over[0]) % len(whole) != axis or not same_shape(named, once) or not adds:
+    if int(over[0]) % len(whole) != axis or not same_shape(named, once):
         return None
     kept = keepdims is None or keepdims.as_int() == 1
-    return updates if kept and is_zero(b, zeros) else None
+    return updates if kept else None
 
 
-def is_zero(b: GraphBuilder, value: ir.Value) -> bool:
-    """Whether the value is known to be zero in all places."""
-    array, maker = b.constant_value(value), value.producer()
-    if array is not None:
-        return not array.any()
-    if maker is None or not applies(maker, "ConstantOfShape"):
+def adds_to_zeros(b: GraphBuilder, node: ir.Node) -> bool:
+    """Whether it is a ScatterElements that adds to what is known to be zero in all places."""
+    if not applies(node, "ScatterElements") or reduction_of(node) != "add":
         return False
-    filling = maker.attributes.get("value")
-    return filling is None or not filling.as_tensor().numpy().any()
+    zeros = node.inputs[0]
+    array = None if zeros is None else b.constant_value(zeros)
+    if zeros is None or array is not None:
+        return array is not None and not array.any()
+    return is_filled_with_zeros(zeros)

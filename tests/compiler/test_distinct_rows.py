@@ -26,11 +26,16 @@ PLACES = {
 }
 
 
+def _numbered(name: str) -> tuple[Array, Array]:
+    """Places, and as many rows."""
+    places = np.array(PLACES[name], np.int64)
+    return places, np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
+
+
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("name", PLACES)
 def test_each_place_is_there_once_with_its_sum(name: str, symbolic: bool) -> None:
-    places = np.array(PLACES[name], np.int64)
-    rows = np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
+    places, rows = _numbered(name)
     count = "n" if symbolic else len(places)
     graph, b = new_graph()
     given = b.input("places", INT64, (count,)), b.input("rows", FLOAT32, (count, 2, 3))
@@ -50,8 +55,7 @@ def test_each_place_is_there_once_with_its_sum(name: str, symbolic: bool) -> Non
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("name", PLACES)
 def test_one_row_of_each_place_has_its_sum(name: str, symbolic: bool) -> None:
-    places = np.array(PLACES[name], np.int64)
-    rows = np.random.default_rng(0).integers(-9, 9, (len(places), 2, 3)).astype("f")
+    places, rows = _numbered(name)
     count = "n" if symbolic else len(places)
     graph, b = new_graph()
     given = b.input("places", INT64, (count,)), b.input("rows", FLOAT32, (count, 2, 3))
