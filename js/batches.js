@@ -1,10 +1,9 @@
 /** Turning what a caller hands over into tensors, and checking it against what a graph declares. */
 
-import { DTYPES, shown, sizeOf, specOf, toHalf } from "./dtypes.js";
+import { DTYPES, FLOATING, shown, sizeOf, specOf, toHalf } from "./dtypes.js";
 import { InputError } from "./errors.js";
 
 const BIG = new Set(["int64", "uint64"]);
-const FLOATING = new Set(["float64", "float32", "float16"]);
 
 /**
  * Check and convert the values of one call.

@@ -20,6 +20,8 @@ export const DTYPES = {
   bool: { code: "BOOL", size: 1, array: Uint8Array },
 };
 
+export const FLOATING = new Set(["float64", "float32", "float16"]);
+
 /** How many elements a tensor of this shape has. */
 export const sizeOf = (shape) => shape.reduce((product, size) => product * size, 1);
 

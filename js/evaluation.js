@@ -1,12 +1,12 @@
 /** Evaluating with an artifact: losses and metrics over batches, with the state of a session. */
 
 import { readBatch } from "./batches.js";
-import { DTYPES, fromHalf, shown, sizeOf, toHalf } from "./dtypes.js";
+import { DTYPES, FLOATING, fromHalf, shown, sizeOf, toHalf } from "./dtypes.js";
 import { ArtifactError, InputError } from "./errors.js";
-import { createSession, plain, requireDescribed, result, run } from "./graphs.js";
+import {
+  createSession, feedsOf, plain, requireDescribed, result, run, tensorOf,
+} from "./graphs.js";
 import { EVALUATION_FILE } from "./manifest.js";
-
-const FLOATING = new Set(["float64", "float32", "float16"]);
 
 /** The evaluation step of an artifact; the state that it is given stays as it is. */
 export class Evaluation {
@@ -53,7 +53,7 @@ export class Evaluation {
     const totals = new Totals(outputs, accumulated);
     for await (const batch of batches) {
       const read = readBatch(inputs, batch, "evaluation step");
-      const feeds = Object.fromEntries(read.map((one) => [one.name, this.#tensor(one, one.data)]));
+      const feeds = feedsOf(this.#ort, read);
       for (const [{ input }, tensor] of held) feeds[input] = tensor;
       const fetches = Object.fromEntries(wanted.map((name) => [name, null]));
       const found = await run(this.#session, feeds, fetches, "The evaluation failed", failures);
@@ -79,11 +79,7 @@ export class Evaluation {
     const data = new DTYPES[dtype].array(sizeOf(shape));
     if (data instanceof BigInt64Array || data instanceof BigUint64Array) data.fill(BigInt(initial));
     else data.fill(dtype === "float16" ? toHalf(initial) : initial);
-    return this.#tensor(entry, data);
-  }
-
-  #tensor({ dtype, shape }, data) {
-    return new this.#ort.Tensor(dtype, data, [...shape]);
+    return tensorOf(this.#ort, entry, data);
   }
 }
 
@@ -112,7 +108,8 @@ class Totals {
       const one = { data: plain(data, entry.dtype), dims: [...dims] };
       const before = this.#found.get(entry.name);
       if (this.#accumulated.includes(entry.name)) this.#found.set(entry.name, one);
-      else if (isJoined(entry)) this.#found.set(entry.name, [...(before ?? []), one]);
+      else if (isJoined(entry) && before) before.push(one);
+      else if (isJoined(entry)) this.#found.set(entry.name, [one]);
       else this.#found.set(entry.name, summed(before, one, samples, entry));
     }
   }

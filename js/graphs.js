@@ -22,6 +22,12 @@ export async function run(session, feeds, fetches, failure, meanings = {}) {
   }
 }
 
+export const tensorOf = (ort, { dtype, shape }, data) => new ort.Tensor(dtype, data, [...shape]);
+
+/** The tensors of a batch that `readBatch` has read, by name. */
+export const feedsOf = (ort, batch) =>
+  Object.fromEntries(batch.map((one) => [one.name, tensorOf(ort, one, one.data)]));
+
 /** Tensors by name as a caller gets them. */
 export const results = (entries, found) =>
   Object.fromEntries(

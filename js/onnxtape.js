@@ -12,7 +12,9 @@ import { readBatch, toArray } from "./batches.js";
 import { DTYPES, shown, specOf } from "./dtypes.js";
 import { ArtifactError, CheckpointError, InputError } from "./errors.js";
 import { Evaluation } from "./evaluation.js";
-import { createSession, plain, requireDescribed, results, run } from "./graphs.js";
+import {
+  createSession, feedsOf, plain, requireDescribed, results, run, tensorOf,
+} from "./graphs.js";
 import {
   EVALUATION_FILE, INFERENCE_FILE, readManifest, STATE_FILE, TRAINING_FILE,
 } from "./manifest.js";
@@ -103,7 +105,7 @@ export class TrainingSession {
     if (aliasesOutputs(this.#ort)) {
       for (const entry of updated) {
         const { size } = this.#current.get(entry.name);
-        this.#spare.set(entry.name, this.#tensor(entry, new DTYPES[entry.dtype].array(size)));
+        this.#spare.set(entry.name, tensorOf(this.#ort, entry, new DTYPES[entry.dtype].array(size)));
       }
     }
     return this;
@@ -132,7 +134,7 @@ export class TrainingSession {
    */
   step(batch) {
     return this.#inTurn(async () => {
-      const feeds = this.#feeds(readBatch(this.inputs, batch, "step"));
+      const feeds = feedsOf(this.#ort, readBatch(this.inputs, batch, "step"));
       const fetches = Object.fromEntries(this.outputs.map(({ name }) => [name, null]));
       for (const { name, input, output } of this.manifest.state) {
         feeds[input] = this.#current.get(name);
@@ -169,7 +171,7 @@ export class TrainingSession {
         );
       }
       this.#inference ??= await this.#openInference(inference);
-      const feeds = this.#feeds(readBatch(inference.inputs, inputs, "inference graph"));
+      const feeds = feedsOf(this.#ort, readBatch(inference.inputs, inputs, "inference graph"));
       for (const { name } of this.manifest.state) {
         if (this.#inference.inputNames.includes(name)) feeds[name] = this.#current.get(name);
       }
@@ -269,14 +271,6 @@ export class TrainingSession {
     return result;
   }
 
-  #tensor({ dtype, shape }, data) {
-    return new this.#ort.Tensor(dtype, data, [...shape]);
-  }
-
-  #feeds(batch) {
-    return Object.fromEntries(batch.map((one) => [one.name, this.#tensor(one, one.data)]));
-  }
-
   async #read() {
     const state = {};
     for (const { name, dtype, shape, role } of this.manifest.state) {
@@ -292,7 +286,7 @@ export class TrainingSession {
     for (const [name, { data }] of state) {
       const entry = this.manifest.state.find((one) => one.name === name);
       this.#current.get(name)?.dispose();
-      this.#current.set(name, this.#tensor(entry, data.slice()));
+      this.#current.set(name, tensorOf(this.#ort, entry, data.slice()));
     }
   }
 
