@@ -95,7 +95,7 @@ class EvaluationSession:
         """
         if self._state is None:
             raise InputError("Call start(state) before the first step.")
-        return self._run(self._state, self._batch.read(batch))
+        return self._run_batch(self._state, self._batch.read(batch))
 
     def evaluate(
         self, state: Mapping[str, NDArray[Any]], batches: Iterable[Mapping[str, Any]]
@@ -132,7 +132,7 @@ class EvaluationSession:
         totals = Totals(self.outputs, self._entry.accumulated)
         for batch in batches:
             arrays = self._batch.read(self._named(batch))
-            totals.add(self._run(state, arrays), next((len(a) for a in arrays if a.ndim), 1))
+            totals.add(self._run_batch(state, arrays), next((len(a) for a in arrays if a.ndim), 1))
         return totals.results()
 
     def _named(self, batch: Any) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ class EvaluationSession:
             f"{type(batch).__name__}"
         )
 
-    def _run(self, state: Values, arrays: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run_batch(self, state: Values, arrays: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run on one batch; in `state`, what is carried gets its new value."""
         feeds = {
             entry.name: from_numpy(array) for entry, array in zip(self.inputs, arrays, strict=True)

@@ -92,7 +92,7 @@ class EvaluationEntry:
     """The batch inputs, the results and the state of evaluation.onnx.
 
     Attributes:
-        state: metrics of its own, which begin at zero, and entries of the training state, by name;
+        state: metrics of its own, which begin anew, and entries of the training state, by name;
             one with an output is carried from batch to batch.
         failures, accumulated: as in `Manifest`.
     """
@@ -112,7 +112,7 @@ class Manifest:
         failures: what it means when a node of training.onnx fails, by the node's name, where that
             is known: that a target is no class, say.
         accumulated: the results that metrics keep, so that they are of all batches since those
-            were zero; the others are of one batch.
+            began; the others are of one batch.
     """
 
     producer: str

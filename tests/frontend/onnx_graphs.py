@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+
+import onnxtape as ot
 
 RNG = np.random.default_rng(0)
 W1, B1 = RNG.normal(size=(4, 8)).astype("f"), RNG.normal(size=8).astype("f")
@@ -63,3 +66,14 @@ def run(model: Any, *names: str, **feeds: Any) -> list[Any]:
 def saved(path: Path, proto: onnx.ModelProto) -> Path:
     path.write_bytes(proto.SerializeToString())
     return path
+
+
+def with_gradients(model: Any) -> Callable[[Any], Any]:
+    """A function of x that gives the model's result, and the gradients of its sum."""
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = model(x)
+        return y, tape.gradient(y, model.trainable_variables)
+
+    return step

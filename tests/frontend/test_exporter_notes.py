@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxtape as ot
-from tests.frontend.onnx_graphs import B1, W1, X, model_of, tensors
+from tests.frontend.onnx_graphs import B1, W1, X, model_of, tensors, with_gradients
 
 
 def test_what_the_exporter_notes_decides(tmp_path: Path) -> None:
@@ -136,11 +136,7 @@ def test_the_row_of_padding_is_not_trained(call: str, stopped: list[int], compil
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     model = ot.load_onnx(proto)
 
-    def step(x: Any) -> Any:
-        with ot.GradientTape() as tape:
-            y = model(x)
-        return y, tape.gradient(y, model.trainable_variables)
-
+    step = with_gradients(model)
     x = np.int64([[0, 2, 1], [2, 2, 3]])
     y, (gradient,) = (ot.function(step, fallback="error") if compiled else step)(x)
     h = W1[x].sum(1)

@@ -12,7 +12,19 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnxtape as ot
 from onnxtape.errors import GradientError, ModelError
-from tests.frontend.onnx_graphs import B1, RNG, W1, W2, X, mlp, model_of, run, saved, tensors
+from tests.frontend.onnx_graphs import (
+    B1,
+    RNG,
+    W1,
+    W2,
+    X,
+    mlp,
+    model_of,
+    run,
+    saved,
+    tensors,
+    with_gradients,
+)
 
 ops = ot.ops
 
@@ -385,12 +397,7 @@ def test_sequences_become_tensors_again() -> None:
     )
     model = ot.load_onnx(proto)
 
-    @ot.function(fallback="error")
-    def step(x: Any) -> Any:
-        with ot.GradientTape() as tape:
-            y = model(x)
-        return y, tape.gradient(y, model.trainable_variables)
-
+    step = ot.function(with_gradients(model), fallback="error")
     y, (gradient,) = step(X)
     h = X @ W1
     second = h[:, 3:6]

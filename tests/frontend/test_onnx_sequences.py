@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 import onnxtape as ot
 from onnxtape.errors import ModelError
+from tests.frontend.onnx_graphs import with_gradients
 from tests.frontend.onnx_texts import WEIGHTS, X, check_outputs_and_gradients, parsed, run
 
 ops = ot.ops
@@ -85,12 +86,7 @@ def test_iterations_that_depend_on_a_size_that_is_known() -> None:
         proto.graph.initializer.append(numpy_helper.from_array(array, name))
     model = ot.load_onnx(proto)
 
-    @ot.function(fallback="error")
-    def step(x: Any) -> Any:
-        with ot.GradientTape() as tape:
-            y = model(x)
-        return y, tape.gradient(y, model.trainable_variables)
-
+    step = ot.function(with_gradients(model), fallback="error")
     assert not {"If", "Loop"} & {n.op_type for n in step.get_concrete_function(X).model.graph.node}
     for x in (X, X[:3]):
         y, gradients = step(x)

@@ -207,3 +207,25 @@ def run_python() -> Callable[..., str]:
         return finished.stdout
 
     return run
+
+
+_BLOCKED = """
+    import sys
+
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name in ("onnx", "onnx_ir", "onnxtape.compiler", "sympy", "networkx"):
+                raise ImportError(f"{name} is blocked")
+
+    sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture
+def run_runtime_alone(run_python: Callable[..., str]) -> Callable[..., str]:
+    """`run_python`, where the compiler, and what it is made with, cannot be imported."""
+
+    def run(program: str, *arguments: object) -> str:
+        return run_python(textwrap.dedent(_BLOCKED) + textwrap.dedent(program), *arguments)
+
+    return run
