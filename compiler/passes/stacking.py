@@ -154,8 +154,8 @@ class Stack:
             nodes.append(made)
         rows = [self._row[id(source)] for source in self._roles[: len(self._template.outputs)]]
         written = dict(zip(map(id, self._template.outputs), rows, strict=True))
-        computed = [pair.other for pair in pairs.values() if pair.other.producer() is not None]
-        written |= {id(value): self._row[id(value)] for value in computed}
+        for pair in pairs.values():
+            written |= dict.fromkeys(self._made_in_row(pair.other), self._row[id(pair.other)])
         for key, row in written.items():
             graph.outputs.append(values[key])
             name, begin = values[key].name or "", row * self._update.size
@@ -175,6 +175,25 @@ class Stack:
             used = node.inputs if pair is None else [pair.other]
             needed |= {id(value) for value in used if value is not None}
         return found[::-1]
+
+    def _made_in_row(self, other: ir.Value) -> list[int]:
+        """The ids of a computed row and of what becomes it step by step, in the row's memory.
+
+        Memory of one place, and not of several at different distances from a page's beginning, is
+        what takes the least time.
+        """
+        found: list[int] = []
+        made: ir.Value | None = other
+        while made is not None and (node := made.producer()) is not None:
+            found.append(id(made))
+            steps = [x for x in node.inputs if x is not None and self._is_step(x)]
+            made = steps[0] if steps else None
+        return found
+
+    def _is_step(self, value: ir.Value) -> bool:
+        """Whether one node makes an array for one other."""
+        made = value.producer() is not None and id(value) not in self._row
+        return made and len(value.uses()) == 1 and not value.is_graph_output()
 
     def _input(self, graph: ir.Graph, row: int, count: int) -> ir.Value:
         size = self._update.size
