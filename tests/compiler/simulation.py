@@ -17,6 +17,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Neg": lambda x: -x,
     "Tanh": np.tanh,
     "Abs": np.abs,
+    "Sqrt": np.sqrt,
 }
 OTHERS: dict[str, Callable[..., Any]] = {
     "MatMul": lambda x, y: x @ y,

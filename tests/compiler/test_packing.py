@@ -322,7 +322,7 @@ def test_scaled_sums(fused: bool, make: Callable[..., ir.Value]) -> None:
 
 @pytest.mark.parametrize("single", [True, False])
 def test_rows_of_one_matrix(single: bool) -> None:
-    """m = 0.9 m + g, w = w - rate |m|, with g, m, |m| and w in rows."""
+    """m = 0.9 m + g, w = w - rate sqrt|m|, with g, m, sqrt|m| and w in rows."""
     step = Step()
     b = step.b
     for number, shape in enumerate(SHAPES):
@@ -330,7 +330,8 @@ def test_rows_of_one_matrix(single: bool) -> None:
         gradient = tanh_of(b, b.input(f"x{number}", FLOAT32, tuple(shape)))
         new = b.op("Add", b.op("Mul", m, b.constant(np.float32(0.9))), gradient)
         step.update(f"m{number}", new)
-        step.update(f"w{number}", b.op("Sub", w, b.op("Mul", b.op("Abs", new), step.rate)))
+        root = b.op("Sqrt", b.op("Abs", new))
+        step.update(f"w{number}", b.op("Sub", w, b.op("Mul", root, step.rate)))
     (block,) = step.shared(stacks=True, single=single).blocks
     assert block.size == 4 * 48
     firsts = {name: at for name, at in block.members.items() if name.endswith("0")}
@@ -338,10 +339,12 @@ def test_rows_of_one_matrix(single: bool) -> None:
     assert gradients == firsts["m0"] // 48 + 1
     if single:
         # The factors of w and its step are not constant.
-        assert operators(step.graph)[9:] == ["MatMul", "Abs", "Mul", "Add", "MatMul"]
+        assert operators(step.graph)[9:] == ["MatMul", "Abs", "Sqrt", "Mul", "Add", "MatMul"]
+        # |m| is made where its root will be, in the row after w's.
+        assert [at for _, at, _ in block.outputs].count(firsts["w0"] + 48) == 2
         assert {start for _, start, _ in block.pairs} == set(firsts.values())
     else:
-        assert operators(step.graph)[9:] == ["Mul", "Add", "Abs", "Mul", "Sub"]
+        assert operators(step.graph)[9:] == ["Mul", "Add", "Abs", "Sqrt", "Mul", "Sub"]
 
 
 def test_what_has_no_rows() -> None:
