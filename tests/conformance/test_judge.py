@@ -113,6 +113,30 @@ def test_nothing_is_compared_where_nothing_can_be(
         )
 
 
+def test_points_outside_of_the_domain_count_as_not_smooth() -> None:
+    """A random operator at probabilities: its values change, and it refuses a point above 1."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        with pytest.raises(NotSmooth):
+            derivatives(
+                lambda feeds: {"y": rng.binomial(1, feeds["p"]).astype(float)},
+                {"p": np.linspace(0.1, 0.99, 9)},
+                ["p"],
+                ["y"],
+                FLOAT64,
+                seed=0,
+            )
+    with pytest.raises(ValueError, match="p > 1"):
+        derivatives(
+            lambda feeds: {"y": rng.binomial(1, feeds["p"])},
+            {"p": np.full(3, 2.0)},
+            ["p"],
+            ["y"],
+            FLOAT64,
+            seed=0,
+        )
+
+
 def test_models_are_brought_to_float64_and_to_opsets_that_onnx_runtime_has() -> None:
     for name, opset in [("test_relu", 21), ("test_einsum_sum", 26), ("test_swish", 24)]:
         model = brought(case(name).model, TensorProto.DOUBLE)
