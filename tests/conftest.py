@@ -12,10 +12,15 @@ import onnxtape as ot
 from onnxtape import debugging, devices, naming, tracing
 from onnxtape.runtime.errors import OnnxtapeRuntimeError
 from onnxtape.runtime.identity import identity_model
-from onnxtape.runtime.session import create_session
+from onnxtape.runtime.session import create_session, set_num_threads
 
 # Nothing from another run; tests of the cache switch it on, in a folder of their own.
 os.environ["ONNXTAPE_CACHE"] = "off"
+
+# Threads of ONNX Runtime wait busily: workers that each take all processors take twice the time.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _workers > 1:
+    os.environ.setdefault("ONNXTAPE_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 # Every trace in every test checks the graph's invariants between its passes.
 tracing.verify_passes = True
@@ -48,3 +53,11 @@ def _fresh_globals() -> Iterator[None]:
     devices.Places.reset()
     if "onnxtape.compiled_function" in sys.modules:
         ot.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Sessions with two threads, however many the machine and its tests leave."""
+    set_num_threads(2)
+    yield
+    set_num_threads(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,11 @@ LENGTH, WORDS, CLASSES = 6, 11, 3
 
 
 @pytest.fixture(autouse=True)
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _parts(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
     """Parts wherever they are possible, whatever they gain."""
     monkeypatch.setattr(split, "_WORTHWHILE", math.inf)
     monkeypatch.setattr(compilation, "_BRIEF_SECONDS", 0.0)
     monkeypatch.setenv("ONNXTAPE_CACHE", "off")
-    session.set_num_threads(2)
-    yield
-    session.set_num_threads(None)
 
 
 def recurrent() -> ot.Model:

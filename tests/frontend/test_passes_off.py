@@ -35,6 +35,7 @@ def build(name: str) -> Callable[[], float]:
     return workload.builders["onnxtape"](workloads.Problem(problem.weights, batches))
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_workload_trains_alike_with_and_without_passes(
     name: str, monkeypatch: pytest.MonkeyPatch
