@@ -1,5 +1,7 @@
 """Operators of com.microsoft, written with standard ones: what ONNX Runtime's tools fuse.
 
+Those of ai.onnx.ml (see `ml_operators`) are found here too.
+
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md has their definitions;
 the tests compare with ONNX Runtime's own kernels. Those that keep state between calls (past keys
 and values) or hold quantized weights are not here.
@@ -14,6 +16,7 @@ import numpy as np
 
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
+from onnxtape.interop import ml_operators
 from onnxtape.interop.fused_attention import (
     attention,
     multi_head_attention,
@@ -162,4 +165,5 @@ OPERATORS: dict[str, Rule] = {
     f"{DOMAIN}::SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
     f"{DOMAIN}::TransposeMatMul": matmul,
     f"{DOMAIN}::SimplifiedLayerNormalization": simplified_layer_normalization,
+    **ml_operators.OPERATORS,
 }

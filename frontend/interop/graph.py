@@ -15,7 +15,7 @@ from onnxtape.compiler.operators import RANDOM
 from onnxtape.devices import on_host
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
-from onnxtape.interop import control_flow, fused_operators, sequences
+from onnxtape.interop import control_flow, fused_operators, ml_operators, sequences
 from onnxtape.interop.limits import Budget
 from onnxtape.ops import stop_gradient
 from onnxtape.signature import TensorSpec
@@ -40,7 +40,7 @@ class Node:
         last: the values that no later node uses.
         graphs: the subgraphs, by the names of their attributes.
         padding: of a Gather, the row that gets no gradient.
-        detached: of an Identity, whether no gradient flows through it.
+        detached: the inputs through which no gradient flows.
     """
 
     op_type: str
@@ -51,7 +51,7 @@ class Node:
     last: tuple[str, ...] = ()
     graphs: dict[str, Subgraph] = field(default_factory=dict)
     padding: int | None = None
-    detached: bool = False
+    detached: frozenset[int] = frozenset()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -137,6 +137,11 @@ def _node(source: str, proto: onnx.NodeProto, known: Iterable[str]) -> Node:
     standard = proto.domain in ("", "ai.onnx")
     op_type = proto.op_type if standard else f"{proto.domain}::{proto.op_type}"
     if not standard and op_type not in fused_operators.OPERATORS:
+        if proto.domain == ml_operators.DOMAIN:
+            raise ModelError(
+                f"'{source}' holds {op_type} (node '{proto.name}'), whose numbers are attributes "
+                "that cannot be trained; write a linear model with MatMul and Add"
+            )
         raise ModelError(
             f"'{source}' holds {op_type} (node '{proto.name}'), which is no standard operator, nor "
             "one of com.microsoft that is known here; export the model without fused or custom "
@@ -247,6 +252,8 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values[node.outputs[0]] = B.constant(constant_of(node))
         return
     operands = [_operand(values, name) if name else None for name in node.inputs]
+    for i in node.detached:
+        operands[i] = stop_gradient(operands[i])
     if node.graphs:
         graphs: control_flow.Subgraphs = {
             name: _Running(source, graph, values, training) for name, graph in node.graphs.items()
@@ -256,7 +263,7 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values.update(zip(node.outputs, made, strict=False))
     elif node.op_type == "Identity":
         # Nothing is lost by it: what is known of the operand stays known; it may be a sequence.
-        values[node.outputs[0]] = stop_gradient(operands[0]) if node.detached else operands[0]
+        values[node.outputs[0]] = operands[0]
     elif node.op_type in sequences.OPERATORS:
         values[node.outputs[0]] = sequences.OPERATORS[node.op_type](operands, node.attributes)
     elif node.op_type in fused_operators.OPERATORS:

@@ -128,7 +128,7 @@ class OnnxModel(Adaptable, Model):
         self._constants = {k: a for k, a in constants.items() if k not in floating}
         for node in self._nodes:
             node.padding = self._origins.padding.get(node.outputs[0])
-            node.detached = node.outputs[0] in self._origins.detached
+            node.detached = self._origins.detached.get(node.outputs[0], frozenset())
         self._ties = find_ties(floating, Parameters(read.original.graph).are_apart)
         reached = reached_by_gradients(self._nodes, self.output_names, constants)
         reached |= {tie.to for name, tie in self._ties.items() if name in reached}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.inference import PARAMETERS
+from onnxtape.interop.detachments import calls_of, detached_inputs
 from onnxtape.interop.number_patterns import is_grid
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _FOLDED = "pkg.onnxscript.optimizer.folded_from"
-CALL = "pkg.torch.onnx.fx_node"
-_DETACHED = "[target=torch.ops.aten.detach.default]"
 _PADDED = re.compile(r"aten\.embedding\.default\]\(args = \(%\w+, %\w+, (\d+)[,)]")
 
 
@@ -43,7 +42,7 @@ class Origins:
         padding: for results of Gather that are embeddings, the row that stands for padding, which
             the framework does not train.
         numbers: Constants that are part of the program, not weights.
-        detached: results of Identity through which no gradient flows in the framework.
+        detached: by nodes' first outputs, the inputs that are detached in the framework.
     """
 
     parameters: frozenset[str] = frozenset()
@@ -52,7 +51,7 @@ class Origins:
     computed: frozenset[str] = frozenset()
     padding: Mapping[str, int] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()
-    detached: frozenset[str] = frozenset()
+    detached: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: onnx.ModelProto, prepared: onnx.GraphProto) -> Origins:
@@ -68,9 +67,7 @@ class Origins:
             computed = frozenset(_computed(model.graph, folded))
         padding = dict(_padding_rows(model.graph))
         numbers = frozenset(_numbers(prepared, exported=model.producer_name == "pytorch"))
-        detached = frozenset(
-            node.output[0] for node, call in _calls(model.graph, "Identity") if _DETACHED in call
-        )
+        detached = detached_inputs(model.graph, parameters)
         return cls(frozenset(parameters), kinds, folded, computed, padding, numbers, detached)
 
     def of_parameters(self, name: str) -> tuple[str, ...]:
@@ -117,16 +114,9 @@ def _noted(graph: onnx.GraphProto, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _padding_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
-    for node, call in _calls(graph, "Gather"):
+    for node, call in calls_of(graph, "Gather"):
         if found := _PADDED.search(call):
             yield node.output[0], int(found[1])
-
-
-def _calls(graph: onnx.GraphProto, op_type: str) -> Iterator[tuple[onnx.NodeProto, str]]:
-    """The nodes of an operator, with the calls that they stem from."""
-    for node in graph.node:
-        if node.op_type == op_type:
-            yield from ((node, p.value) for p in node.metadata_props if p.key == CALL)
 
 
 def _numbers(graph: onnx.GraphProto, *, exported: bool) -> Iterator[str]:

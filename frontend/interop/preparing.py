@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def prepared(name: str, original: onnx.ModelProto) -> onnx.ModelProto:
                 _keep_grid(model.graph)
         _as_standard(model.graph)
         _time_first(model.graph)
+        _guard_quotients(model.graph)
     except Exception as error:
         if not model.functions:
             nodes_of(name, model.graph)  # Says better what it is, if it is an operator or a name.
@@ -236,3 +238,52 @@ def _spread_groups(graph: onnx.GraphProto) -> None:
     if len(nodes) > len(graph.node):
         del graph.node[:]
         graph.node.extend(nodes)
+
+
+def _guard_quotients(graph: onnx.GraphProto) -> None:
+    """Where(x == 0, a, n / d), with a multiple d of x, divides by Where(x == 0, 1, d).
+
+    The quotients that the test leaves out are 0 / 0, and so would be their gradients. sinc is
+    exported so, whose gradient PyTorch knows.
+    """
+    from onnx import helper
+
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(output.name for output in graph.output)
+    moved: set[str] = set()
+    nodes_before: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _guard_quotients(inner)
+        if node.op_type != "Where":
+            continue
+        test, quotient = makers.get(node.input[0]), makers.get(node.input[2])
+        if test is None or quotient is None or uses[quotient.output[0]] > 1:
+            continue
+        if (test.op_type, quotient.op_type) != ("Equal", "Div"):
+            continue
+        divisor = quotient.input[1]
+        maker = makers.get(divisor)
+        factors = maker.input if maker is not None and maker.op_type == "Mul" else ()
+        if {divisor, *factors}.isdisjoint(test.input):
+            continue
+        name = quotient.output[0]
+        one, ones, guarded = (f"{name}.{part}" for part in ("one", "ones", "divisor"))
+        quotient.input[1] = guarded
+        moved.add(name)
+        nodes_before[node.output[0]] = [
+            helper.make_node("Constant", [], [one], value_float=1.0),
+            helper.make_node("CastLike", [one, divisor], [ones]),
+            helper.make_node("Where", [node.input[0], ones, divisor], [guarded]),
+            quotient,
+        ]
+    if not moved:
+        return
+    nodes = []
+    for node in graph.node:
+        nodes += nodes_before.get(node.output[0], ())
+        if node.output[0] not in moved:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -51,14 +51,14 @@ def _trace_back(nodes: Sequence[Node], carrying: set[str]) -> None:
             carrying.update(() if carrying.isdisjoint(node.outputs) else node.inputs)
             continue
         passes = node.op_type in sequences.OPERATORS or registry.lookup(node.op_type) is not None
-        if carrying.isdisjoint(node.outputs) or not passes or node.detached:
+        if carrying.isdisjoint(node.outputs) or not passes:
             continue
         formal = onnx.defs.get_schema(node.op_type).inputs
         for i, name in enumerate(node.inputs):
             category = formal[min(i, len(formal) - 1)].differentiation_category
-            measured = i in _MEASURED.get(node.op_type, ())
+            constant = i in _MEASURED.get(node.op_type, ()) or i in node.detached
             stops = category == onnx.defs.OpSchema.DifferentiationCategory.NonDifferentiable
-            if not measured and (not stops or i in _CARRYING.get(node.op_type, ())):
+            if not constant and (not stops or i in _CARRYING.get(node.op_type, ())):
                 carrying.add(name)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from onnxtape.interop.origins import CALL, note_folded
+from onnxtape.interop.detachments import CALL
+from onnxtape.interop.origins import note_folded
 from onnxtape.interop.parameters import Parameters
 
 if TYPE_CHECKING:

@@ -274,21 +274,34 @@ def test_weights_that_are_equal_without_being_repeated_stay_apart() -> None:
         np.testing.assert_array_equal(model.trained_weights()[weight.path], other)
 
 
+def called(node: onnx.NodeProto, call: str) -> onnx.NodeProto:
+    """The node with the note of the call that it stems from."""
+    result, _, rest = call.partition(" = ")
+    text = f"%{result} : [num_users=1] = call_function[target=torch.ops.aten.{rest}, kwargs = {{}})"
+    node.metadata_props.add(key="pkg.torch.onnx.fx_node", value=text)
+    return node
+
+
 @pytest.mark.parametrize("compiled", [False, True])
-def test_nothing_flows_through_what_the_framework_has_detached(compiled: bool) -> None:
-    """y = x W1 + stop(x W1) W2, where an Identity stands for the stop."""
-    stop = helper.make_node("Identity", ["h"], ["stopped"])
-    stop.metadata_props.add(
-        key="pkg.torch.onnx.fx_node",
-        value="%detach : call_function[target=torch.ops.aten.detach.default](args = (%h,))",
+@pytest.mark.parametrize("optimized", [False, True])
+def test_nothing_flows_through_what_the_framework_has_detached(
+    compiled: bool, optimized: bool
+) -> None:
+    """y = x W1 + stop(x W1) W2, where an Identity stands for the stop, or a call alone tells."""
+    stop = called(
+        helper.make_node("Identity", ["h"], ["detach"]), "detach = detach.default](args = (%h,)"
     )
+    product = helper.make_node("MatMul", ["h" if optimized else "detach", "w2"], ["g"])
     second = np.random.default_rng(2).normal(size=(8, 8)).astype("f")
     proto = model_of(
         [
             helper.make_node("MatMul", ["x", "w1"], ["h"]),
-            stop,
-            helper.make_node("MatMul", ["stopped", "w2"], ["g"]),
-            helper.make_node("Add", ["h", "g"], ["logits"]),
+            *(() if optimized else (stop,)),
+            called(product, "g = matmul.default](args = (%detach, %p_w2)"),
+            called(
+                helper.make_node("Add", ["h", "g"], ["logits"]),
+                "add = add.Tensor](args = (%h, %g)",
+            ),
         ],
         tensors(w1=W1, w2=second),
     )
@@ -303,3 +316,25 @@ def test_nothing_flows_through_what_the_framework_has_detached(compiled: bool) -
     ones = np.ones((len(X), 8), "f")
     np.testing.assert_allclose(by_w1, X.T @ ones, rtol=1e-5)
     np.testing.assert_allclose(by_w2, (X @ W1).T @ ones, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lost", ["numbered", "merged", "ambiguous"])
+def test_detached_values_whose_places_are_lost_are_told(lost: str) -> None:
+    """A number without a call; one sum where there were two; two values that no call names."""
+    written = {
+        "numbered": "add = add.Tensor](args = (%h, %detach_1)",
+        "merged": "add = add.Tensor](args = (%h, %detach)",
+        "ambiguous": "add = add.Tensor](args = (%view, %detach)",
+    }
+    after = "mul = mul.Tensor](args = (%add, %add_1)" if lost == "merged" else "mul = mul.Tensor]("
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["h"]),
+            helper.make_node("Tanh", ["h"], ["g"]),
+            called(helper.make_node("Add", ["h", "g"], ["add"]), written[lost]),
+            called(helper.make_node("Mul", ["add", "add"], ["logits"]), after),
+        ],
+        tensors(w1=W1),
+    )
+    with pytest.warns(UserWarning, match=r"removed calls of torch\.Tensor\.detach.*optimize=False"):
+        ot.load_onnx(proto)

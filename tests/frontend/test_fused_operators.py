@@ -118,7 +118,8 @@ CASES: list[tuple[str, Arrays, dict[str, Any], int]] = [
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {f"{DOMAIN}::{case[0]}" for case in CASES} == set(OPERATORS)
+    known = {name for name in OPERATORS if name.startswith(DOMAIN)}
+    assert {f"{DOMAIN}::{case[0]}" for case in CASES} == known
 
 
 @pytest.mark.parametrize(("op_type", "inputs", "attributes", "outputs"), CASES)
