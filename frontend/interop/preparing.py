@@ -280,7 +280,7 @@ def _guard_quotients(graph: onnx.GraphProto) -> None:
         ]
     if not moved:
         return
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         nodes += nodes_before.get(node.output[0], ())
         if node.output[0] not in moved:
