@@ -112,6 +112,8 @@ _INVERSES: dict[str, tuple[str, Callable[[Array], Array]]] = {
 }
 # What moves no element, and what is inside of the exporter's own functions.
 _MOVES = frozenset(("_to_copy", "alias", "clone", "unsqueeze", "val", "view"))
+# How exporters that note nothing name what they have computed element by element.
+_ELEMENTWISE = re.compile(r"onnx::(Add|Div|Mul|Sub)_\d+|(add|div|mul|neg|rsub|sub)(_\d+)?")
 _INSIDE_SOFTPLUS = re.compile(r"(beta|self_scaled|softplus|threshold|tmp)(_\w+)?")
 
 
@@ -125,14 +127,22 @@ def find_derived(
     product or quotient with a number among the file's constants; or they hold several side by
     side, at least one of which the file holds too. Trained by themselves they would be other
     weights than the parameter, and could take values that it cannot stand for.
+
+    torch.onnx.export notes nothing below opset 18, or with dynamo=False. There only multiples and
+    offsets of weights are looked for, among what has the name of something computed.
     """
+    unnoted = {n for n in weights if n not in origins.folded and _ELEMENTWISE.fullmatch(n)}
+    unnoted -= origins.parameters
     found: dict[str, Derived | Joined] = {}
     for name, array in weights.items():
         parts = origins.folded.get(name, ())
         here = [part for part in parts if part in weights and part not in origins.folded]
         gone = [part for part in origins.of_parameters(name) if part not in weights]
         derived: Derived | Joined | None = None
-        if len(here) == 1 and not gone:
+        if name in unnoted:
+            lines = (_line(of, w, array) for of, w in weights.items() if of not in unnoted)
+            derived = next(filter(None, lines), None)
+        elif len(here) == 1 and not gone:
             derived = _line(here[0], weights[here[0]], array)
         elif len(gone) == 1 and not here:
             numbers = [constants[p] for p in parts if p in constants and constants[p].size == 1]
