@@ -338,3 +338,30 @@ def test_detached_values_whose_places_are_lost_are_told(lost: str) -> None:
     )
     with pytest.warns(UserWarning, match=r"removed calls of torch\.Tensor\.detach.*optimize=False"):
         ot.load_onnx(proto)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_difference_that_is_added_again_passes_straight_through(
+    swapped: bool, noted: bool
+) -> None:
+    """h + stop(q - h), of which an exporter leaves h + (q - h); what is noted decides."""
+    total = helper.make_node("Add", ["d", "h"] if swapped else ["h", "d"], ["logits"])
+    if noted:
+        called(total, "add = add.Tensor](args = (%h, %d)")
+    proto = model_of(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["h"]),
+            helper.make_node("Mul", ["h", "scale"], ["q"]),
+            helper.make_node("Sub", ["q", "h"], ["d"]),
+            total,
+        ],
+        tensors(w1=W1, scale=B1),
+    )
+    model = ot.load_onnx(proto)
+    with ot.GradientTape() as tape:
+        y = model(X)
+    np.testing.assert_allclose(y, X @ W1 * B1, rtol=1e-4, atol=1e-5)
+    gradient = tape.gradient(y, {v.path: v for v in model.weights}["w1"])
+    ones = np.ones((len(X), 8), "f")
+    np.testing.assert_allclose(gradient, X.T @ (ones * B1 if noted else ones), rtol=1e-3, atol=1e-4)
