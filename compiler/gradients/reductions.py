@@ -41,8 +41,9 @@ def _kept(b: B, n: N, reduced: Any) -> Any:
     if axes is not None and known is None:
         return b.reshape_like(reduced, _reduce(b, n, "ReduceSum", x))
     if known is None or known.size == 0:
-        rank = b.known_rank(x, f"{n.op_type}'s gradient")
-        return b.op("Reshape", reduced, [1] * rank) if rank else reduced
+        shape = b.shape(x)
+        # A scalar broadcasts as it is, also to a rank that only run time tells.
+        return b.op("Reshape", reduced, [1] * len(shape)) if shape else reduced
     return b.op("Unsqueeze", reduced, known.astype(np.int64))
 
 

@@ -220,3 +220,31 @@ def test_a_saved_model_has_its_subgraphs_weights(tmp_path: Path) -> None:
     path = model.save_onnx(tmp_path / "net.onnx")
     np.testing.assert_allclose(run(path, feeds)[0], model(feeds))
     assert not np.allclose(run(path, feeds)[0], run(proto, feeds)[0])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "max", "min", "prod", "logsumexp"])
+def test_all_of_a_result_whose_rank_only_run_time_tells_is_reduced(reduction: str) -> None:
+    """An If that gives a matrix or a number."""
+    model = ot.load_onnx(
+        parsed(
+            """<ir_version: 8, opset_import: ["": 17]>
+            net (double[n,4] x, bool c) => (double y) {
+                h = MatMul(x, w)
+                y = If (c) <
+                    then_branch = yes () => (double t) { t = ReduceSum <keepdims = 0> (h) },
+                    else_branch = no () => (double[n,4] e) { e = Add(h, b) }
+                >
+            }"""
+        )
+    )
+
+    def gradients(x: Any, c: Any) -> Any:
+        with ot.GradientTape() as tape:
+            loss = getattr(ot.ops, reduction)(model(x, c) / 4.0)
+        return tape.gradient(loss, model.trainable_variables, unconnected_gradients="zero")
+
+    compiled = ot.function(gradients, fallback="error")
+    for condition in (True, False):
+        c = np.array(condition)
+        for got, expected in zip(compiled(X, c), gradients(X, c), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
