@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.inference import PARAMETERS
-from onnxtape.interop.detachments import calls_of, detached_inputs
+from onnxtape.interop.detachments import CALL, calls_of, detached_inputs
 from onnxtape.interop.number_patterns import is_grid
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Origins:
         if not (parameters or kinds) and model.producer_name == "pytorch":
             computed = frozenset(_computed(model.graph, folded))
         padding = dict(_padding_rows(model.graph))
+        if not padding and model.producer_name == "pytorch":
+            padding = dict(_zero_rows(model.graph))
         numbers = frozenset(_numbers(prepared, exported=model.producer_name == "pytorch"))
         detached = detached_inputs(model.graph, parameters)
         return cls(frozenset(parameters), kinds, folded, computed, padding, numbers, detached)
@@ -117,6 +119,25 @@ def _padding_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
     for node, call in calls_of(graph, "Gather"):
         if found := _PADDED.search(call):
             yield node.output[0], int(found[1])
+
+
+def _zero_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
+    """The one row of zeros of an embedding's table: PyTorch keeps the row of padding so.
+
+    For what no call is noted on, as below opset 18 and with dynamo=False.
+    """
+    import onnx
+
+    tables = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.dims[0] > 1}
+    for node in graph.node:
+        noted = any(p.key == CALL for p in node.metadata_props)
+        if node.op_type != "Gather" or noted or node.input[0] not in tables:
+            continue
+        if not any(a.name == "axis" and a.i for a in node.attribute):
+            table = onnx.numpy_helper.to_array(tables[node.input[0]])
+            rows = np.flatnonzero(~table.any(axis=1))
+            if table.dtype.kind == "f" and len(rows) == 1:
+                yield node.output[0], int(rows[0])
 
 
 def _numbers(graph: onnx.GraphProto, *, exported: bool) -> Iterator[str]:

@@ -116,10 +116,23 @@ CALL = "%embedding : [num_users=1] = call_function[target=torch.ops.aten.embeddi
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
-    ("call", "stopped"), [("(%p_w, %x, 2), kwargs = {})", [2]), ("(%p_w, %x), kwargs = {})", [])]
+    ("call", "producer", "zero", "stopped"),
+    [
+        ("(%p_w, %x, 2), kwargs = {})", "pytorch", None, [2]),
+        ("(%p_w, %x), kwargs = {})", "pytorch", 2, []),
+        # Where nothing is noted, it is the one row of zeros.
+        ("", "pytorch", 2, [2]),
+        ("", "pytorch", None, []),
+        ("", "somebody", 2, []),
+    ],
 )
-def test_the_row_of_padding_is_not_trained(call: str, stopped: list[int], compiled: bool) -> None:
+def test_the_row_of_padding_is_not_trained(
+    call: str, producer: str, zero: int | None, stopped: list[int], compiled: bool
+) -> None:
     """nn.Embedding(padding_idx=2), whose table is also used as it is."""
+    table = W1.copy()
+    if zero is not None:
+        table[zero] = 0
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["w", "x"], ["rows"]),
@@ -130,21 +143,23 @@ def test_the_row_of_padding_is_not_trained(call: str, stopped: list[int], compil
         "net",
         [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
-        tensors(w=W1, axes=np.int64([1])),
+        tensors(w=table, axes=np.int64([1])),
     )
-    graph.node[0].metadata_props.add(key="pkg.torch.onnx.fx_node", value=CALL + call)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if call:
+        graph.node[0].metadata_props.add(key="pkg.torch.onnx.fx_node", value=CALL + call)
+    opsets = [helper.make_opsetid("", 17)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
     model = ot.load_onnx(proto)
 
     step = with_gradients(model)
     x = np.int64([[0, 2, 1], [2, 2, 3]])
     y, (gradient,) = (ot.function(step, fallback="error") if compiled else step)(x)
-    h = W1[x].sum(1)
-    np.testing.assert_allclose(y, h @ W1.T, rtol=1e-5)
+    h = table[x].sum(1)
+    np.testing.assert_allclose(y, h @ table.T, rtol=1e-5, atol=1e-6)
     expected = np.tile(h.sum(0), (4, 1))
     for row in x.ravel():
         if row not in stopped:
-            expected[row] += W1.sum(0)
+            expected[row] += table.sum(0)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
 
 
