@@ -4,8 +4,8 @@ The exporter writes `detach` as an Identity, which its optimizer removes. What i
 that each node stems from, as "%add : ...aten.add.Tensor](args = (%x, %detach))": of the values that
 the nodes of this call take, the one that the call does not name is the detached one.
 
-Where nothing is noted (below opset 18, with dynamo=False, by other exporters), (y - x) + x is taken
-for the straight-through estimator x + stop_gradient(y - x), without which it would be y.
+Where PyTorch's exporters note nothing (below opset 18, with dynamo=False), (y - x) + x is taken for
+the straight-through estimator x + (y - x).detach(), without which it would be y.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ def detached_inputs(
         for node, call in calls_of(graph, "Identity")
         if "[target=torch.ops.aten.detach.default]" in call
     }
-    found |= _straight_through(graph)
     calls = list(_calls(graph, parameters))
     mentioned = {name for call in calls for name in (call.result, *call.names)}
     numbers = [int(m[1] or 0) for m in map(_DETACHED.fullmatch, mentioned) if m]
@@ -98,6 +97,18 @@ def detached_inputs(
     return found
 
 
+def straight_through(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:
+    """By a node's first output: the difference y - x in a sum (y - x) + x without notes."""
+    differences = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "Sub"}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Add" and not any(p.key == CALL for p in node.metadata_props):
+            for i, x in enumerate(reversed(node.input)):
+                if differences.get(node.input[i]) == x:
+                    found[node.output[0]] = frozenset([i])
+    return found
+
+
 def _calls(graph: onnx.GraphProto, parameters: Collection[str]) -> Iterator[_Call]:
     """The calls that are noted; each has a text of its own."""
     constants = {t.name for t in graph.initializer if t.name not in parameters}
@@ -113,18 +124,6 @@ def _calls(graph: onnx.GraphProto, parameters: Collection[str]) -> Iterator[_Cal
         inside = {name for node in made for name in node.output}
         taken = {name for node in made for name in node.input if name}
         yield _Call(result, frozenset(names), made, frozenset(taken - inside - constants))
-
-
-def _straight_through(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:
-    """The differences y - x in sums (y - x) + x on which nothing is noted."""
-    differences = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "Sub"}
-    found = {}
-    for node in graph.node:
-        if node.op_type == "Add" and not any(p.key == CALL for p in node.metadata_props):
-            for i, x in enumerate(reversed(node.input)):
-                if differences.get(node.input[i]) == x:
-                    found[node.output[0]] = frozenset([i])
-    return found
 
 
 def _merged(calls: Collection[_Call], values: Collection[str]) -> set[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.inference import PARAMETERS
-from onnxtape.interop.detachments import CALL, calls_of, detached_inputs
+from onnxtape.interop.detachments import CALL, calls_of, detached_inputs, straight_through
 from onnxtape.interop.number_patterns import is_grid
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Origins:
             padding = dict(_zero_rows(model.graph))
         numbers = frozenset(_numbers(prepared, exported=model.producer_name == "pytorch"))
         detached = detached_inputs(model.graph, parameters)
+        if model.producer_name == "pytorch":
+            detached |= straight_through(model.graph)
         return cls(frozenset(parameters), kinds, folded, computed, padding, numbers, detached)
 
     def of_parameters(self, name: str) -> tuple[str, ...]:
