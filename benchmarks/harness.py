@@ -218,7 +218,11 @@ def _why_left_out(
         return "the workload is not written for it"
     installed = interpreter.versions(peer.distributions)
     if missing := [one for one in peer.distributions if one not in installed]:
-        return f"{', '.join(missing)} not installed for {interpreter.executable}"
+        # What goes into a document names no folder of the machine.
+        place = Path(interpreter.executable)
+        here = Path.cwd()
+        shown = place.relative_to(here) if place.is_relative_to(here) else place
+        return f"{', '.join(missing)} not installed for {shown}"
     if peer.needs_compiler and not has_compiler():
         return "it needs a C++ compiler, and there is none"
     return None

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -121,6 +121,20 @@ def run(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
     )
+
+
+def test_an_environment_below_the_present_folder_is_named_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness: ModuleType
+) -> None:
+    from benchmarks import workloads
+    from benchmarks.peers import PEERS
+
+    monkeypatch.chdir(tmp_path)
+    interpreter: Any = SimpleNamespace(
+        executable=str(tmp_path / ".venv" / "python"), versions=lambda distributions: {}
+    )
+    reason = harness._why_left_out("jax", PEERS["jax"], workloads.load("mlp"), interpreter)
+    assert reason.endswith(f" for {Path('.venv') / 'python'}")
 
 
 def test_a_framework_that_is_not_installed_is_left_out_by_name(tmp_path: Path) -> None:
