@@ -59,6 +59,11 @@ def calls_of(graph: onnx.GraphProto, op_type: str) -> Iterator[tuple[onnx.NodePr
             yield from ((node, p.value) for p in node.metadata_props if p.key == CALL)
 
 
+def has_call(node: onnx.NodeProto) -> bool:
+    """Whether the exporter has noted the call that a node stems from."""
+    return any(p.key == CALL for p in node.metadata_props)
+
+
 def detached_inputs(
     graph: onnx.GraphProto, parameters: Collection[str]
 ) -> dict[str, frozenset[int]]:
@@ -102,7 +107,7 @@ def straight_through(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:
     differences = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "Sub"}
     found = {}
     for node in graph.node:
-        if node.op_type == "Add" and not any(p.key == CALL for p in node.metadata_props):
+        if node.op_type == "Add" and not has_call(node):
             for i, x in enumerate(reversed(node.input)):
                 if differences.get(node.input[i]) == x:
                     found[node.output[0]] = frozenset([i])

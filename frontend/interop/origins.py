@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxtape.inference import PARAMETERS
-from onnxtape.interop.detachments import CALL, calls_of, detached_inputs, straight_through
+from onnxtape.interop.detachments import (
+    calls_of,
+    detached_inputs,
+    has_call,
+    straight_through,
+)
 from onnxtape.interop.number_patterns import is_grid
 
 if TYPE_CHECKING:
@@ -62,15 +67,16 @@ class Origins:
         parameters = re.findall(r": PARAMETER target='([^']+)'", noted.get(SIGNATURE, ""))
         own = {p.key: p.value for p in model.metadata_props}.get(PARAMETERS, "")
         parameters += [name for name in own.split("\n") if name]
+        exported = model.producer_name == "pytorch"
         computed: frozenset[str] = frozenset()
-        if not (parameters or kinds) and model.producer_name == "pytorch":
+        if not (parameters or kinds) and exported:
             computed = frozenset(_computed(model.graph, folded))
         padding = dict(_padding_rows(model.graph))
-        if not padding and model.producer_name == "pytorch":
+        if not padding and exported:
             padding = dict(_zero_rows(model.graph))
-        numbers = frozenset(_numbers(prepared, exported=model.producer_name == "pytorch"))
+        numbers = frozenset(_numbers(prepared, exported=exported))
         detached = detached_inputs(model.graph, parameters)
-        if model.producer_name == "pytorch":
+        if exported:
             detached |= straight_through(model.graph)
         return cls(frozenset(parameters), kinds, folded, computed, padding, numbers, detached)
 
@@ -132,8 +138,7 @@ def _zero_rows(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
 
     tables = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.dims[0] > 1}
     for node in graph.node:
-        noted = any(p.key == CALL for p in node.metadata_props)
-        if node.op_type != "Gather" or noted or node.input[0] not in tables:
+        if node.op_type != "Gather" or has_call(node) or node.input[0] not in tables:
             continue
         if not any(a.name == "axis" and a.i for a in node.attribute):
             table = onnx.numpy_helper.to_array(tables[node.input[0]])
