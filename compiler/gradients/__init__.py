@@ -3,6 +3,7 @@
 from onnxtape.compiler.gradients import (
     activations,
     attention,
+    batch_normalization,
     control_flow,
     convolution,
     deform_conv,
@@ -28,6 +29,7 @@ from onnxtape.compiler.gradients import (
 __all__ = [
     "activations",
     "attention",
+    "batch_normalization",
     "control_flow",
     "convolution",
     "deform_conv",
