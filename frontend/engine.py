@@ -15,20 +15,15 @@ from onnxtape import context
 from onnxtape.advice import LOOK
 from onnxtape.bfloat16 import WITHOUT_BFLOAT16, all_bfloat16, in_float32
 from onnxtape.compiler.builder import Builder
-from onnxtape.compiler.dims import Shape, broadcast_shapes, format_shape
+from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.dtypes import DType, is_floating
-from onnxtape.compiler.errors import Phase, Provenance, describe_operands, located
+from onnxtape.compiler.errors import Phase, Provenance
 from onnxtape.compiler.record import Record
 from onnxtape.compiler.target import CPU, Target
 from onnxtape.devices import OPSET as OPSET
 from onnxtape.devices import Places, current, executor_for, lies_on_device, place_for, taken
-from onnxtape.errors import (
-    DtypeError,
-    ExecutionError,
-    InvalidArgumentError,
-    ShapeError,
-    TracingError,
-)
+from onnxtape.errors import DtypeError, ExecutionError, TracingError
+from onnxtape.refusals import explained
 from onnxtape.tensor import SymbolicDim, Tensor
 
 if TYPE_CHECKING:
@@ -106,7 +101,7 @@ def _run(
         runs = executor_for(values) if Places.several else Places.cpu.executor
         results = runs.run(op_type, values, attributes, outputs)
     except ExecutionError as error:
-        raise _explained(op_type, inputs, error) from None
+        raise explained(op_type, inputs, error) from None
     if context.Numerics.check:
         from onnxtape.debugging import check_eager
 
@@ -143,44 +138,6 @@ def _written_for(
 
 #: The attributes that hold the subgraphs of If, Loop and Scan.
 _SUBGRAPHS = frozenset(("then_branch", "else_branch", "body"))
-
-_SHAPE_CHECKING = frozenset(
-    [
-        "MatMul",
-        "Gemm",
-        "Reshape",
-        "Concat",
-        "Expand",
-        "Conv",
-        "ConvTranspose",
-        "Squeeze",
-        "Split",
-        "Slice",
-    ]
-)
-
-
-def _explained(op_type: str, inputs: Sequence[Tensor | None], error: ExecutionError) -> Exception:
-    """ONNX Runtime's refusal in the words that the tracer would use."""
-    from onnxtape.compiler.graph_builder import BROADCASTING
-
-    present = [x for x in inputs if x is not None]
-    operands = describe_operands(
-        ["(omitted)" if x is None else f"{x.dtype} {format_shape(x.shape)}" for x in inputs]
-    )
-    place = context.provenance()
-    if "Type Error" in str(error) or "invalid type" in str(error).lower():
-        names = " and ".join(sorted({x.dtype.name for x in present}))
-        text = f"{op_type} does not take {names} here; convert with ops.cast"
-        return DtypeError(located(text + operands, place))
-    if op_type in BROADCASTING:
-        try:
-            broadcast_shapes(*[x.shape for x in present])
-        except ValueError as reason:
-            return ShapeError(located(f"{op_type}: {reason}{operands}", place))
-    if op_type in _SHAPE_CHECKING:
-        return ShapeError(located(f"{error}{operands}", place))
-    return InvalidArgumentError(located(f"{error}{operands}", place))
 
 
 class TensorBuilder(Builder[Tensor]):
