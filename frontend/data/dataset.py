@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 
 from onnxtape import missing
+from onnxtape.data.arguments import integer, sliceable
 from onnxtape.data.further_stages import (
     Concatenate,
     Enumerate,
@@ -37,14 +37,7 @@ from onnxtape.data.stages import (
     Take,
     Zip,
 )
-from onnxtape.data.structure import (
-    Structure,
-    leaves_with_paths,
-    map_structure,
-    to_arrays,
-    to_numpy,
-    to_tensors,
-)
+from onnxtape.data.structure import Structure, map_structure, to_arrays, to_numpy, to_tensors
 
 AUTOTUNE = -1
 _AUTOTUNED_BUFFER = 2
@@ -120,24 +113,8 @@ class Dataset:
             ValueError: there is no array, one is a scalar, or the first dimensions differ.
             TypeError: a part is no array.
         """
-        arrays = map_structure(_frozen, to_numpy(to_arrays(tensors, "from_tensor_slices")))
-        lengths = {}
-        for path, array in leaves_with_paths(arrays):
-            if array.ndim == 0:
-                raise ValueError(
-                    "from_tensor_slices slices along the first dimension, and the scalar "
-                    f"{array.item()!r}{f' at {path}' if path else ''} has none; "
-                    "wrap a single element in a list"
-                )
-            lengths[path] = len(array)
-        if not lengths:
-            raise ValueError(f"from_tensor_slices: there is no array in {tensors!r}")
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{path} has {length}" for path, length in lengths.items())
-            raise ValueError(
-                f"from_tensor_slices: all parts need the same first dimension, but {listed}"
-            )
-        return Dataset(Rows(next(iter(lengths.values()))), arrays)
+        arrays, length = sliceable(tensors)
+        return Dataset(Rows(length), arrays)
 
     @staticmethod
     def from_generator(
@@ -198,9 +175,9 @@ class Dataset:
         Raises:
             ValueError: `buffer_size` < 1 or `seed` < 0.
         """
-        size = _integer("shuffle", "buffer_size", buffer_size, least=1)
+        size = integer("shuffle", "buffer_size", buffer_size, least=1)
         if seed is not None:
-            seed = _integer("shuffle", "seed", seed, least=0)
+            seed = integer("shuffle", "seed", seed, least=0)
         return self._on_items(Shuffle(self._stage, size, seed, reshuffle_each_iteration))
 
     def batch(self, batch_size: int, drop_remainder: bool = False) -> Dataset:
@@ -214,7 +191,7 @@ class Dataset:
             ValueError: `batch_size` < 1; while iterating, if the elements of a batch differ in
                 structure, shape or dtype.
         """
-        size = _integer("batch", "batch_size", batch_size, least=1)
+        size = integer("batch", "batch_size", batch_size, least=1)
         if self._arrays is None or self._batched:
             return Dataset(Batch(self._elements(), size, drop_remainder))
         return Dataset(Batch(self._stage, size, drop_remainder), self._arrays, batched=True)
@@ -236,7 +213,7 @@ class Dataset:
         Raises:
             ValueError: `batch_size` < 1; while iterating, if an array is larger than its shape.
         """
-        size = _integer("padded_batch", "batch_size", batch_size, least=1)
+        size = integer("padded_batch", "batch_size", batch_size, least=1)
         elements = self._elements()
         return Dataset(PaddedBatch(elements, size, drop_remainder, padded_shapes, padding_values))
 
@@ -268,7 +245,7 @@ class Dataset:
 
     def enumerate(self, start: int = 0) -> Dataset:
         """Pairs (number, element), counted from `start`."""
-        return Dataset(Enumerate(self._elements(), _integer("enumerate", "start", start, least=0)))
+        return Dataset(Enumerate(self._elements(), integer("enumerate", "start", start, least=0)))
 
     def shard(self, num_shards: int, index: int) -> Dataset:
         """Each `num_shards`-th element, from the one at `index`.
@@ -276,8 +253,8 @@ class Dataset:
         Raises:
             ValueError: `index` is not below `num_shards`.
         """
-        count = _integer("shard", "num_shards", num_shards, least=1)
-        first = _integer("shard", "index", index, least=0)
+        count = integer("shard", "num_shards", num_shards, least=1)
+        first = integer("shard", "index", index, least=0)
         if first >= count:
             raise ValueError(f"shard: index is below num_shards ({count}), not {first}")
         return self._on_items(Every(self._stage, count, first))
@@ -335,7 +312,7 @@ class Dataset:
         """
         if buffer_size == AUTOTUNE:
             buffer_size = _AUTOTUNED_BUFFER
-        size = _integer("prefetch", "buffer_size", buffer_size, least=1, special="AUTOTUNE")
+        size = integer("prefetch", "buffer_size", buffer_size, least=1, special="AUTOTUNE")
         return Dataset(Prefetch(self._elements(), size))
 
     def cache(self) -> Dataset:
@@ -349,7 +326,7 @@ class Dataset:
             ValueError: `count` < -1.
         """
         if count is not None:
-            count = _integer("repeat", "count", count, least=-1)
+            count = integer("repeat", "count", count, least=-1)
         return self._on_items(Repeat(self._stage, None if count == -1 else count))
 
     def take(self, count: int) -> Dataset:
@@ -358,7 +335,7 @@ class Dataset:
         Raises:
             ValueError: `count` < -1.
         """
-        count = _integer("take", "count", count, least=-1)
+        count = integer("take", "count", count, least=-1)
         return self if count == -1 else self._on_items(Take(self._stage, count))
 
     def skip(self, count: int) -> Dataset:
@@ -367,7 +344,7 @@ class Dataset:
         Raises:
             ValueError: `count` < -1.
         """
-        count = _integer("skip", "count", count, least=-1)
+        count = integer("skip", "count", count, least=-1)
         return self.take(0) if count == -1 else self._on_items(Skip(self._stage, count))
 
     def cardinality(self) -> int:
@@ -417,22 +394,3 @@ class Dataset:
 
     def _elements(self) -> Stage:
         return self._stage if self._arrays is None else Gather(self._stage, self._arrays)
-
-
-def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # Gathering rows would copy all of a strided array, each time. Read-only, so that writing to
-    # a batch that is a view is an error, not a change of the dataset.
-    view = np.asarray(array, order="C").view()
-    view.flags.writeable = False
-    return view
-
-
-def _integer(method: str, name: str, value: SupportsIndex, *, least: int, special: str = "") -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{method}: {name} must be an integer, not {value!r}") from None
-    if number < least:
-        wanted = f"at least {least}" + (f", or {special}" if special else "")
-        raise ValueError(f"{method}: {name} must be {wanted}, not {number}")
-    return number
