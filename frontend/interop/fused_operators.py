@@ -1,7 +1,5 @@
 """Operators of com.microsoft, written with standard ones: what ONNX Runtime's tools fuse.
 
-Those of ai.onnx.ml (see `ml_operators`) are found here too.
-
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md has their definitions;
 the tests compare with ONNX Runtime's own kernels. Those that keep state between calls (past keys
 and values) or hold quantized weights are not here.
@@ -16,7 +14,6 @@ import numpy as np
 
 from onnxtape.engine import B
 from onnxtape.errors import ModelError
-from onnxtape.interop import ml_operators
 from onnxtape.interop.fused_attention import (
     attention,
     multi_head_attention,
@@ -27,13 +24,9 @@ from onnxtape.tensor import Tensor
 DOMAIN = "com.microsoft"
 
 Attributes = Mapping[str, Any]
-#: The outputs, None for those that are not made here, from the inputs, None where omitted.
+#: The outputs, None for those that are not made here, from the inputs, which end with None as often
+#: as is needed.
 Rule = Callable[[Sequence[Any], Attributes], Sequence[Tensor | None]]
-
-
-def fused(op_type: str, operands: Sequence[Any], attributes: Attributes) -> Sequence[Tensor | None]:
-    """The outputs of one of `OPERATORS`."""
-    return OPERATORS[op_type]([*operands, *[None] * _MOST], attributes)
 
 
 def gelu(x: Sequence[Any], attributes: Attributes) -> list[Tensor | None]:
@@ -145,9 +138,6 @@ def _sum(x: Tensor, y: Any) -> Tensor:
     return x if y is None else B.op("Add", x, y)
 
 
-#: As many inputs as one of them has, and more.
-_MOST = 12
-
 #: By their domains and names.
 OPERATORS: dict[str, Rule] = {
     f"{DOMAIN}::Attention": attention,
@@ -165,5 +155,4 @@ OPERATORS: dict[str, Rule] = {
     f"{DOMAIN}::SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
     f"{DOMAIN}::TransposeMatMul": matmul,
     f"{DOMAIN}::SimplifiedLayerNormalization": simplified_layer_normalization,
-    **ml_operators.OPERATORS,
 }

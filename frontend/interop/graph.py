@@ -15,7 +15,7 @@ from onnxtape.compiler.operators import RANDOM
 from onnxtape.devices import on_host
 from onnxtape.engine import B, convert_to_tensor, emit
 from onnxtape.errors import ModelError
-from onnxtape.interop import control_flow, fused_operators, ml_operators, sequences
+from onnxtape.interop import control_flow, foreign_operators, sequences
 from onnxtape.interop.limits import Budget
 from onnxtape.ops import stop_gradient
 from onnxtape.signature import TensorSpec
@@ -136,28 +136,14 @@ def _node(source: str, proto: onnx.NodeProto, known: Iterable[str]) -> Node:
 
     standard = proto.domain in ("", "ai.onnx")
     op_type = proto.op_type if standard else f"{proto.domain}::{proto.op_type}"
-    if not standard and op_type not in fused_operators.OPERATORS:
-        if proto.domain == ml_operators.DOMAIN:
-            raise ModelError(
-                f"'{source}' holds {op_type} (node '{proto.name}'), whose numbers are attributes "
-                "that cannot be trained; write a linear model with MatMul and Add"
-            )
-        raise ModelError(
-            f"'{source}' holds {op_type} (node '{proto.name}'), which is no standard operator, nor "
-            "one of com.microsoft that is known here; export the model without fused or custom "
-            "operators"
-        )
-    if standard and not onnx.defs.has(op_type):
-        raise ModelError(
-            f"'{source}' holds the operator {op_type} (node '{proto.name}'), which ONNX "
-            "does not have"
-        )
+    shown = f"{op_type} (node '{proto.name}')"
+    if not standard:
+        foreign_operators.require_known(op_type, f"'{source}' holds {shown}")
+    elif not onnx.defs.has(op_type):
+        raise ModelError(f"'{source}' holds the operator {shown}, which ONNX does not have")
     graphs = {a.name: _subgraph(source, a.g, known) for a in proto.attribute if a.HasField("g")}
     if graphs and proto.op_type not in control_flow.OPERATORS:
-        raise ModelError(
-            f"'{source}' holds {proto.op_type} (node '{proto.name}') with a subgraph, which is "
-            "not supported"
-        )
+        raise ModelError(f"'{source}' holds {shown} with a subgraph, which is not supported")
     attributes = {a.name: _value(a) for a in proto.attribute if a.name not in graphs}
     outputs = list(proto.output)
     while outputs and not outputs[-1]:
@@ -233,7 +219,7 @@ def fold_constants(
             if (
                 node.op_type in RANDOM
                 or node.op_type in sequences.OPERATORS
-                or node.op_type in fused_operators.OPERATORS
+                or node.op_type in foreign_operators.OPERATORS
                 or node.graphs
                 or not node.inputs
                 or any(name and name not in constants for name in node.inputs)
@@ -266,8 +252,8 @@ def _apply(source: str, node: Node, values: Environment, training: bool) -> None
         values[node.outputs[0]] = operands[0]
     elif node.op_type in sequences.OPERATORS:
         values[node.outputs[0]] = sequences.OPERATORS[node.op_type](operands, node.attributes)
-    elif node.op_type in fused_operators.OPERATORS:
-        _apply_fused(source, node, operands, values)
+    elif node.op_type in foreign_operators.OPERATORS:
+        _apply_foreign(source, node, operands, values)
     elif node.padding is not None:
         values[node.outputs[0]] = _embed(node, operands)
     elif training and node.op_type == "Dropout":
@@ -311,8 +297,8 @@ def _known_results(node: Node, operands: Sequence[Any]) -> list[Any] | None:
     return [B.constant(x.numpy()) for x in made]
 
 
-def _apply_fused(source: str, node: Node, operands: Sequence[Any], values: Environment) -> None:
-    made = fused_operators.fused(node.op_type, operands, node.attributes)
+def _apply_foreign(source: str, node: Node, operands: Sequence[Any], values: Environment) -> None:
+    made = foreign_operators.evaluate(node.op_type, operands, node.attributes)
     for i, name in enumerate(node.outputs):
         if name and (i >= len(made) or made[i] is None):
             raise ModelError(f"'{source}': {node.title} gives output {i}, which is not supported")

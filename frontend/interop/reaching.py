@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from onnxtape.compiler import registry
-from onnxtape.interop import fused_operators, sequences
+from onnxtape.interop import foreign_operators, sequences
 from onnxtape.interop.graph import Node
 
 #: Inputs that carry gradients here, though ONNX's schema calls them not differentiable.
@@ -47,7 +47,7 @@ def _trace_back(nodes: Sequence[Node], carrying: set[str]) -> None:
         if node.graphs and not carrying.isdisjoint(node.outputs):
             _trace_back_inside(node, carrying)
             continue
-        if node.op_type in fused_operators.OPERATORS:
+        if node.op_type in foreign_operators.OPERATORS:
             carrying.update(() if carrying.isdisjoint(node.outputs) else node.inputs)
             continue
         passes = node.op_type in sequences.OPERATORS or registry.lookup(node.op_type) is not None
