@@ -25,26 +25,33 @@ class Totals:
     Args:
         outputs: the results.
         accumulated: the names of those that metrics keep.
+        sums: where to go on from, and what is kept up to date: of each result that is one number,
+            the sum and the votes in it, by name.
     """
 
-    def __init__(self, outputs: Sequence[TensorEntry], accumulated: Collection[str]) -> None:
+    def __init__(
+        self,
+        outputs: Sequence[TensorEntry],
+        accumulated: Collection[str],
+        sums: dict[str, list[Any]] | None = None,
+    ) -> None:
         self._outputs = outputs
         self._accumulated = accumulated
-        self._samples = 0
-        self._found: dict[str, Any] = {}
+        self._sums = {} if sums is None else sums
+        self._rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, results: Mapping[str, NDArray[Any]], samples: int) -> None:
         """Take the results of a batch of so many samples into account."""
-        self._samples += samples
         for entry in self._outputs:
             value = results[entry.name]
             if entry.name in self._accumulated:
-                self._found[entry.name] = value
+                self._sums[entry.name] = [value, 1]
             elif _is_joined(entry):
-                self._found.setdefault(entry.name, []).append(value)
+                self._rows.setdefault(entry.name, []).append(value)
             else:
-                total = value.astype(np.float64) * samples
-                self._found[entry.name] = self._found.get(entry.name, 0.0) + total
+                total, votes = self._sums.get(entry.name, (0.0, 0))
+                total = total + value.astype(np.float64) * samples
+                self._sums[entry.name] = [total, votes + samples]
 
     def results(self) -> dict[str, NDArray[Any]]:
         """The results of all batches, by name.
@@ -52,17 +59,18 @@ class Totals:
         Raises:
             InputError: there was no batch; or arrays of different sizes cannot be joined.
         """
-        if not self._found and self._outputs:
+        if not (self._sums or self._rows) and self._outputs:
             raise InputError("There was no batch to evaluate.")
         return {entry.name: self._result(entry) for entry in self._outputs}
 
     def _result(self, entry: TensorEntry) -> NDArray[Any]:
-        found = self._found[entry.name]
-        if entry.name in self._accumulated:
-            return np.asarray(found)
-        if not _is_joined(entry):
-            mean = np.asarray(found / self._samples)
+        if entry.name in self._sums:
+            total, votes = self._sums[entry.name]
+            if entry.name in self._accumulated:
+                return np.asarray(total, numpy_dtype(entry.dtype))
+            mean = np.asarray(total / votes)
             return mean.astype(numpy_dtype(entry.dtype)) if entry.dtype in FLOATING else mean
+        found = self._rows[entry.name]
         if len(shapes := sorted({array.shape[1:] for array in found})) > 1:
             shown = " and ".join(str(["batch", *shape]) for shape in shapes[:2])
             raise InputError(

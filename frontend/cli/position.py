@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from onnxtape.runtime.errors import CheckpointError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxtape.runtime import Manifest, TrainingSession
+    from onnxtape.runtime import TrainingSession
 
 _KEY = "onnxtape.train"
 
@@ -36,7 +35,7 @@ class Position:
         samples: how many there are to train on.
         epoch: complete epochs.
         batch: complete batches of the next one.
-        sums: of the results that are averaged over an epoch, as [weighted sum, weight].
+        sums: what the results of the next one add up to so far; see `Totals`.
     """
 
     seed: int
@@ -45,7 +44,7 @@ class Position:
     samples: int
     epoch: int = 0
     batch: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, list[Any]] = field(default_factory=dict)
 
     def order(self) -> NDArray[Any]:
         """The order of the samples in the present epoch."""
@@ -55,7 +54,8 @@ class Position:
 
     def save(self, path: Path, session: TrainingSession) -> None:
         """Write the state and the position to one file, whole or not at all."""
-        metadata = {"producer": session.manifest.producer, _KEY: json.dumps(asdict(self))}
+        position = json.dumps(asdict(self), default=float)
+        metadata = {"producer": session.manifest.producer, _KEY: position}
         save_state(path, session.state_dict(), metadata)
 
     @classmethod
@@ -82,36 +82,3 @@ class Position:
             ) from None
         session.load_state_dict(state)
         return position
-
-
-class Averages:
-    """The results of an epoch: means over samples, or metrics that the step itself accumulates.
-
-    Args:
-        manifest: says which results metrics keep.
-        sums: what has been added up before.
-    """
-
-    def __init__(
-        self,
-        names: Collection[str],
-        manifest: Manifest,
-        sums: dict[str, list[float]] | None = None,
-    ) -> None:
-        self._metrics = frozenset(manifest.accumulated)
-        self._names = list(names)
-        self.sums: dict[str, list[float]] = {} if sums is None else sums
-
-    def add(self, results: Mapping[str, NDArray[Any]], count: int) -> None:
-        """Take the results of a batch of `count` samples into account."""
-        for name in self._names:
-            value = float(results[name])
-            total = self.sums.setdefault(name, [0.0, 0.0])
-            if name in self._metrics:
-                total[:] = [value, 1.0]
-            else:
-                total[:] = [total[0] + value * count, total[1] + count]
-
-    def results(self) -> dict[str, float]:
-        """The results of all batches so far."""
-        return {name: total / weight for name, (total, weight) in self.sums.items()}

@@ -139,13 +139,13 @@ class Training:
     def run_epoch(self, position: Position, epochs: int, interrupted: Sequence[int]) -> bool:
         """Train for what is left of an epoch; returns whether it is complete."""
         from onnxtape.cli.arrays import batches
-        from onnxtape.cli.position import Averages
+        from onnxtape.runtime.totals import Totals
 
         session, start = self._session, time.perf_counter()
         if position.batch == 0:
             position.sums = {}
             session.reset_metrics()
-        averages = Averages(_scalars(session.outputs), session.manifest, position.sums)
+        totals = Totals(_scalars(session.outputs), session.manifest.accumulated, position.sums)
         order = position.order()[position.batch * position.batch_size :]
         total = -(-position.samples // position.batch_size)
         title = f"epoch {position.epoch + 1}/{epochs}"
@@ -156,17 +156,17 @@ class Training:
                 if interrupted:
                     return False
                 results = session.step(**batch)
-                averages.add(results, len(next(iter(batch.values()))))
+                totals.add(results, len(next(iter(batch.values()))))
                 position.batch += 1
-                advance(_listed(averages.results()))
-        shown = averages.results()
+                advance(_listed(totals.results()))
+        shown = totals.results()
         position.epoch, position.batch = position.epoch + 1, 0
         for name, value in self._validated(position).items():
             shown[f"validation {name}"] = value
         print(f"{title}: {_listed(shown)}, {time.perf_counter() - start:.1f} s", flush=True)
         return True
 
-    def _validated(self, position: Position) -> dict[str, float]:
+    def _validated(self, position: Position) -> dict[str, Any]:
         import numpy as np
 
         from onnxtape.cli.arrays import batches
@@ -179,15 +179,15 @@ class Training:
             self._session.state_dict(),
             batches(arrays, position.batch_size, order, drop_last=self._drop_last),
         )
-        return {name: float(found[name]) for name in _scalars(evaluation.outputs)}
+        return {entry.name: found[entry.name] for entry in _scalars(evaluation.outputs)}
 
 
-def _scalars(outputs: Sequence[TensorEntry]) -> list[str]:
-    return [entry.name for entry in outputs if not entry.shape]
+def _scalars(outputs: Sequence[TensorEntry]) -> list[TensorEntry]:
+    return [entry for entry in outputs if not entry.shape]
 
 
-def _listed(results: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in results.items())
+def _listed(results: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {float(value):.4f}" for name, value in results.items())
 
 
 def _require_place(path: Path, options: argparse.Namespace) -> None:
