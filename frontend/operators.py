@@ -86,6 +86,13 @@ class Operators:
     __pos__, __invert__ = _unary("convert_to_tensor"), _unary("bitwise_not")
     __getitem__ = _binary("getitem")
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(
+            "tensors do not change in place: x = ot.ops.scatter_update(x, indices, updates) and "
+            "x = ot.ops.slice_update(x, start, updates) give new ones, and so does ot.ops.where; "
+            "a variable takes one by assign()"
+        )
+
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
         return _operation("floor_divide")(self, other), _operation("mod")(self, other)
 

@@ -257,8 +257,10 @@ class GradientTape:
         flat = nest.flatten(sources)
         for source in flat:
             if not isinstance(source, (Tensor, Variable)):
+                holder = hasattr(source, "trainable_variables")
                 raise TypeError(
                     f"gradients are taken by tensors and variables, not {type(source).__name__}"
+                    + ("; write model.trainable_variables for its weights" if holder else "")
                 )
         return flat
 

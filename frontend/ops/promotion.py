@@ -61,8 +61,11 @@ def widened(t: Tensor) -> Tensor:
 
 
 def _is_number(x: Any) -> bool:
-    """Whether this is a Python number, which has no precision of its own."""
-    return isinstance(x, (int, float, NumberTensor)) and not isinstance(x, np.generic)
+    """Whether this is a Python number, which has no precision of its own.
+
+    NumPy's float64 is one: what `np.sqrt(2.0)` gives must not make a model compute in float64.
+    """
+    return isinstance(x, (int, float, NumberTensor))
 
 
 def in_float32(t: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from onnxtape.engine import B
 from onnxtape.lookup import Configurable
 from onnxtape.optimizers.conditional import assign_if
 from onnxtape.optimizers.optimizer import Optimizer
+from onnxtape.optimizers.pairs import given_or_known
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -108,9 +109,8 @@ class LossScaleOptimizer(Optimizer):
         """Divide the gradients by the scale and apply them, if they are all finite; see
         `Optimizer.apply`."""
         gradients = list(grads)
-        if trainable_variables is None and not self.built:
-            raise ValueError("optimizer.apply needs the variables on its first call")
-        variables = self._trainable if trainable_variables is None else list(trainable_variables)
+        known = self._trainable if self.built else None
+        variables = given_or_known(gradients, trainable_variables, known)
         if not self.built:
             with context.in_layer(self.name):
                 self.build(variables)

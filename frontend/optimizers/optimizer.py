@@ -15,7 +15,7 @@ from onnxtape.optimizers.clipping import clipped
 from onnxtape.optimizers.conditional import assign_if, every
 from onnxtape.optimizers.decay import Exclusion, decay_weights
 from onnxtape.optimizers.options import check_clips, check_count, check_rate, check_share
-from onnxtape.optimizers.pairs import Pairs, check_pairs, paired
+from onnxtape.optimizers.pairs import Pairs, check_pairs, given_or_known, paired
 from onnxtape.optimizers.schedules import LearningRateSchedule
 from onnxtape.optimizers.state import OptimizerState
 from onnxtape.tensor import Tensor
@@ -193,12 +193,8 @@ class Optimizer(OptimizerState, Configurable):
             ShapeError: a gradient of another shape than its variable's.
         """
         grads = list(grads)
-        if trainable_variables is None:
-            if not self.built:
-                raise ValueError("optimizer.apply needs the variables on its first call")
-            variables = self._trainable
-        else:
-            variables = list(trainable_variables)
+        known = self._trainable if self.built else None
+        variables = given_or_known(grads, trainable_variables, known)
         if len(grads) != len(variables):
             raise ValueError(f"{len(grads)} gradients were given for {len(variables)} variables")
         if not variables:

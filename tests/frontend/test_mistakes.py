@@ -239,3 +239,42 @@ def test_a_size_that_the_input_fixes_is_refused_after_calls_with_the_right_one()
     for size in (3, 2, 7):
         assert step(np.ones((size, 8, 8, 1), "f")).shape == (size, 3)
     assert step.trace_count == before + 1
+
+
+def test_an_entry_is_not_assigned() -> None:
+    for changed in (ot.ops.zeros(3), ot.Variable([0.0, 0.0])):
+        with pytest.raises(TypeError, match=r"do not change in place: .*scatter_update"):
+            changed[0] = 1.0
+
+
+def test_gradients_and_variables_in_other_words() -> None:
+    net, optimizer = Net(), ot.optimizers.SGD(0.1)
+    x, y = batch(4)
+    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with ot.GradientTape(persistent=True) as tape:
+        loss = loss_fn(y, net(x))
+    with pytest.raises(TypeError, match=r"not Net; write model\.trainable_variables"):
+        tape.gradient(loss, net)
+    gradients = tape.gradient(loss, net.trainable_variables)
+    for one in (optimizer, ot.optimizers.LossScaleOptimizer(optimizer)):
+        with pytest.raises(ValueError, match=r"write optimizer\.apply\(gradients, model\."):
+            one.apply(gradients)
+        with pytest.raises(TypeError, match=r"takes gradients, not pairs: .*apply_gradients\(zip"):
+            one.apply(zip(gradients, net.trainable_variables, strict=True))
+
+
+def test_a_loss_outside_of_the_tape_is_blamed_on_the_users_line() -> None:
+    net, optimizer = Net(), ot.optimizers.SGD(0.1)
+
+    def step(x: Any) -> Any:
+        with ot.GradientTape() as tape:
+            y = net(x)
+        optimizer.apply(
+            tape.gradient(ot.ops.sum(y), variables := net.trainable_variables), variables
+        )
+
+    for run in (step, ot.function(step)):
+        with pytest.raises(
+            ot.errors.GradientError, match=r"outside the Grad.*\n.*mistakes\.py:\d+"
+        ):
+            run(batch(4)[0])

@@ -88,3 +88,16 @@ def test_as_keras(operation: str) -> None:
 
 def test_the_calls_stored_are_those_there_are() -> None:
     assert set(stored()) <= {name for calls in CALLS.values() for name, _, _ in calls}
+
+
+def test_numpys_float64_numbers_are_python_numbers() -> None:
+    """As in the operators of Keras's tensors on TensorFlow, PyTorch and JAX."""
+    two = np.sqrt(4.0)
+    assert isinstance(two, np.float64)
+    for dtype in ("float16", "float32", "float64"):
+        x = ot.ops.ones(3, dtype=dtype)
+        for y in (x * two, two * x, x / two, x - two, ot.ops.where(x > two, x, two)):
+            assert y.dtype == dtype
+        compiled = ot.function(lambda x: ot.ops.maximum(x, two), fallback="error")(x)
+        assert compiled.dtype == dtype
+    assert (ot.ops.ones(3) * np.ones(3)).dtype == "float64"
