@@ -38,6 +38,14 @@ def donated(
     return step
 
 
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """The mean over all labels; logits have the classes along their last axis."""
+    import jax
+
+    log_p = jax.nn.log_softmax(logits)
+    return -jax.numpy.take_along_axis(log_p, labels[..., None], axis=-1).mean()
+
+
 def adam(learning_rate: float, epsilon: float) -> tuple[Any, Any]:
     """Adam as ``init(weights)`` and ``update(grads, state, weights) -> weights, state``.
 
@@ -48,6 +56,13 @@ def adam(learning_rate: float, epsilon: float) -> tuple[Any, Any]:
     except ImportError:
         return _adam_by_hand(learning_rate, epsilon)
     return _from_optax(optax.adam(learning_rate, eps=epsilon))
+
+
+def adamw(learning_rate: float, epsilon: float, weight_decay: float) -> tuple[Any, Any]:
+    """optax's AdamW, in the form of `adam`."""
+    import optax
+
+    return _from_optax(optax.adamw(learning_rate, eps=epsilon, weight_decay=weight_decay))
 
 
 def momentum(learning_rate: float, decay: float) -> tuple[Any, Any]:

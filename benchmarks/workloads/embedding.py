@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jax_steps import adam, donated
+from benchmarks.jax_steps import adam, cross_entropy, donated
+from benchmarks.steps import keras_step, onnxtape_step, torch_step
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH, LENGTH = 1024, 20
@@ -57,18 +58,8 @@ def build_onnxtape(problem: Problem) -> Step:
         ]
     )
     model.set_weights(problem.weights)
-    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
-
-    def train(x: Any, y: Any) -> Any:
-        with ot.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = ot.function(train, fallback="error")
-    return lambda: float(compiled(*next(batches)))
+    return onnxtape_step(model, optimizer, batches)
 
 
 def build_torch(problem: Problem, compiled: bool = False) -> Step:
@@ -90,20 +81,10 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
             parameter.copy_(torch.from_numpy(value.copy()))
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=EPSILON, fused=True)
 
-    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(model(x), y)
 
-    loss_fn = torch.compile(forward) if compiled else forward
-
-    def step() -> float:
-        x, y = next(batches)
-        optimizer.zero_grad()
-        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    return step
+    return torch_step(loss_of, optimizer, batches, compiled=compiled)
 
 
 def build_torch_compile(problem: Problem) -> Step:
@@ -122,16 +103,14 @@ def build_jax(problem: Problem) -> Step:
         table, kernel, bias, last_kernel, last_bias = weights
         pooled = jnp.take(table, x, axis=0).mean(axis=1)
         hidden = jax.nn.relu(pooled @ kernel + bias)
-        log_p = jax.nn.log_softmax(hidden @ last_kernel + last_bias)
-        return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean()
+        return cross_entropy(hidden @ last_kernel + last_bias, y)
 
     return donated(forward, adam(LEARNING_RATE, EPSILON), problem.weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
-    """`tf.function` around a `GradientTape`, with Keras's layers, loss and Adam."""
+    """Keras layers in a `tf.function`."""
     import keras
-    import tensorflow as tf
 
     batches = problem.endless(np.int32)
     model = keras.Sequential(
@@ -144,27 +123,8 @@ def build_tensorflow(problem: Problem) -> Step:
         ]
     )
     model.set_weights(problem.weights)
-    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
-    optimizer.build(model.trainable_weights)
-
-    def train(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        # Keras applies a gradient in slices to the rows that have one only (a "lazy" Adam): made
-        # dense, it takes the same steps as everywhere else.
-        grads = [tf.convert_to_tensor(g) for g in grads]
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = tf.function(train)
-
-    def step() -> float:
-        x, y = next(batches)
-        return float(compiled(tf.constant(x), tf.constant(y)))
-
-    return step
+    return keras_step(model, optimizer, batches, dense=True)
 
 
 WORKLOAD = Workload(

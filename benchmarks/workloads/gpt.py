@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.jax_steps import adamw, cross_entropy, donated
+from benchmarks.jax_transformer import feed_forward, normalized, self_attention
+from benchmarks.steps import keras_step, onnxtape_step, torch_step
 from benchmarks.workloads import Problem, Step, Workload
 
 LAYERS, WIDTH, HEADS, LENGTH, VOCABULARY, BATCH = 4, 128, 4, 128, 96, 8
@@ -89,18 +92,8 @@ def build_onnxtape(problem: Problem) -> Step:
     batches = problem.endless(np.int64)
     model = _model(ot)
     model.set_weights(problem.weights)
-    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.AdamW(LEARNING_RATE, WEIGHT_DECAY, epsilon=EPSILON)
-
-    def train(x: Any, y: Any) -> Any:
-        with ot.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = ot.function(train, fallback="error")
-    return lambda: float(compiled(*next(batches)))
+    return onnxtape_step(model, optimizer, batches)
 
 
 def build_torch(problem: Problem, compiled: bool = False) -> Step:
@@ -156,20 +149,10 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
         model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=EPSILON, fused=True
     )
 
-    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(model(x).view(-1, VOCABULARY), y.view(-1))
 
-    loss_fn = torch.compile(forward) if compiled else forward
-
-    def step() -> float:
-        x, y = next(batches)
-        optimizer.zero_grad()
-        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    return step
+    return torch_step(loss_of, optimizer, batches, compiled=compiled)
 
 
 def _torch_weights(weights: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -195,85 +178,36 @@ def build_torch_compile(problem: Problem) -> Step:
 
 
 def build_jax(problem: Problem) -> Step:
-    """`jax.jit` of the whole step with optax's AdamW, donated weights and optimizer state.
-
-    One product for query, key and value; `jax.nn.dot_product_attention`.
-    """
-    import jax
-    import jax.numpy as jnp
-    import optax
-
+    """`jax.jit` of the whole step with optax's AdamW, donated weights and optimizer state."""
     batches = problem.endless(np.int32)
-    adam = optax.adamw(LEARNING_RATE, eps=EPSILON, weight_decay=WEIGHT_DECAY)
-
-    def normalized(x: Any, gamma: Any, beta: Any) -> Any:
-        mean = x.mean(axis=-1, keepdims=True)
-        variance = x.var(axis=-1, keepdims=True)
-        return (x - mean) * jax.lax.rsqrt(variance + LAYER_EPSILON) * gamma + beta
 
     def forward(weights: Any, x: Any, y: Any) -> Any:
         characters, places, *rest = weights
         x = characters[x] + places
         for first in range(0, 12 * LAYERS, 12):
-            g1, b1, qkv, qkv_b, out, out_b, g2, b2, wide, wide_b, narrow, narrow_b = rest[
-                first : first + 12
-            ]
-            parts = normalized(x, g1, b1) @ qkv + qkv_b
-            parts = parts.reshape(*x.shape[:2], 3, HEADS, SIZE)
-            query, key, value = (parts[:, :, i] for i in range(3))
-            attended = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-            x = x + attended.reshape(x.shape) @ out + out_b
-            hidden = jax.nn.gelu(normalized(x, g2, b2) @ wide + wide_b, approximate=False)
-            x = x + hidden @ narrow + narrow_b
+            block = rest[first : first + 12]
+            before = normalized(x, *block[:2], LAYER_EPSILON)
+            x = x + self_attention(before, *block[2:6], heads=HEADS, is_causal=True)
+            x = x + feed_forward(normalized(x, *block[6:8], LAYER_EPSILON), *block[8:])
         gamma, beta, head, bias = rest[-4:]
-        log_p = jax.nn.log_softmax(normalized(x, gamma, beta) @ head + bias)
-        return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
+        return cross_entropy(normalized(x, gamma, beta, LAYER_EPSILON) @ head + bias, y)
 
-    def train(weights: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, grads = jax.value_and_grad(forward)(weights, x, y)
-        updates, state = adam.update(grads, state, weights)
-        return loss, optax.apply_updates(weights, updates), state
-
-    compiled = jax.jit(train, donate_argnums=(0, 1))
-    values = _torch_weights(problem.weights)
     # PyTorch's matrices are transposed, but for the two tables.
-    weights = [jnp.array(v.T if i > 1 and v.ndim == 2 else v) for i, v in enumerate(values)]
-    state = adam.init(weights)
-
-    def step() -> float:
-        nonlocal weights, state
-        loss, weights, state = compiled(weights, state, *next(batches))
-        return float(loss)
-
-    return step
+    values = _torch_weights(problem.weights)
+    weights = [v.T if i > 1 and v.ndim == 2 else v for i, v in enumerate(values)]
+    optimizer = adamw(LEARNING_RATE, EPSILON, WEIGHT_DECAY)
+    return donated(forward, optimizer, weights, batches)
 
 
 def build_tensorflow(problem: Problem) -> Step:
-    """Keras layers in a `tf.function`.
-
-    The gradients of the tables are made dense: of sparse ones Keras's Adam squares each row before
-    it adds up those of one character, which is another optimizer.
-    """
+    """Keras layers in a `tf.function`."""
     import keras
-    import tensorflow as tf
 
     batches = problem.endless(np.int64)
     model = _model(keras)
     model.set_weights(problem.weights)
-    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, WEIGHT_DECAY, epsilon=EPSILON)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def train(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        variables = model.trainable_variables
-        grads = [tf.convert_to_tensor(grad) for grad in tape.gradient(loss, variables)]
-        optimizer.apply(grads, variables)
-        return loss
-
-    return lambda: float(train(*map(tf.constant, next(batches))))
+    return keras_step(model, optimizer, batches, dense=True)
 
 
 WORKLOAD = Workload(

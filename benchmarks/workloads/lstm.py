@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jax_steps import adam, donated
+from benchmarks.jax_steps import adam, cross_entropy, donated
+from benchmarks.steps import keras_step, onnxtape_step, torch_step
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH, STEPS = 32, 64
@@ -60,18 +61,8 @@ def build_onnxtape(problem: Problem) -> Step:
         ]
     )
     model.set_weights(problem.weights)
-    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
-
-    def train(x: Any, y: Any) -> Any:
-        with ot.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = ot.function(train, fallback="error")
-    return lambda: float(compiled(*next(batches)))
+    return onnxtape_step(model, optimizer, batches)
 
 
 def build_torch(problem: Problem) -> Step:
@@ -102,18 +93,10 @@ def build_torch(problem: Problem) -> Step:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, eps=EPSILON, fused=True)
 
-    def step() -> float:
-        x, y = next(batches)
-        optimizer.zero_grad()
-        logits = model(torch.from_numpy(x))
-        loss = nn.functional.cross_entropy(
-            logits.view(-1, VOCABULARY), torch.from_numpy(y).view(-1)
-        )
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(x).view(-1, VOCABULARY), y.view(-1))
 
-    return step
+    return torch_step(loss_of, optimizer, batches)
 
 
 def build_jax(problem: Problem) -> Step:
@@ -136,8 +119,7 @@ def build_jax(problem: Problem) -> Step:
 
         zeros = jnp.zeros((x.shape[0], UNITS), inputs.dtype)
         _, outputs = jax.lax.scan(one, (zeros, zeros), inputs)
-        log_p = jax.nn.log_softmax(jnp.swapaxes(outputs, 0, 1) @ head + head_bias)
-        return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
+        return cross_entropy(jnp.swapaxes(outputs, 0, 1) @ head + head_bias, y)
 
     return donated(forward, adam(LEARNING_RATE, EPSILON), problem.weights, batches)
 
@@ -145,7 +127,6 @@ def build_jax(problem: Problem) -> Step:
 def build_tensorflow(problem: Problem) -> Step:
     """Keras layers in a `tf.function`."""
     import keras
-    import tensorflow as tf
 
     batches = problem.endless(np.int64)
     model = keras.Sequential(
@@ -157,19 +138,8 @@ def build_tensorflow(problem: Problem) -> Step:
         ]
     )
     model.set_weights(problem.weights)
-    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def train(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    return lambda: float(train(*map(tf.constant, next(batches))))
+    return keras_step(model, optimizer, batches)
 
 
 WORKLOAD = Workload(

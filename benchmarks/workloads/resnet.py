@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jax_steps import momentum
+from benchmarks.jax_steps import cross_entropy, momentum
+from benchmarks.steps import keras_step, onnxtape_step, torch_step
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 32
@@ -103,18 +104,8 @@ def build_onnxtape(problem: Problem) -> Step:
 
     batches = problem.endless(np.int64)
     model = _keras_model(ot, problem)
-    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-
-    def train(x: Any, y: Any) -> Any:
-        with ot.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = ot.function(train, fallback="error")
-    return lambda: float(compiled(*next(batches)))
+    return onnxtape_step(model, optimizer, batches)
 
 
 def build_torch(problem: Problem, compiled: bool = False) -> Step:
@@ -160,20 +151,10 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
     ]
     batches = itertools.cycle(mirrored)
 
-    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(model(x), y)
 
-    loss_fn = torch.compile(forward) if compiled else forward
-
-    def step() -> float:
-        x, y = next(batches)
-        optimizer.zero_grad()
-        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return torch_step(loss_of, optimizer, batches, compiled=compiled)
 
 
 def _torch_unit(spec: Unit) -> Any:
@@ -216,8 +197,7 @@ def build_jax(problem: Problem) -> Step:
         for stage, block in itertools.product(range(len(STAGES)), range(BLOCKS)):
             z = unit(jax.nn.relu(unit(x, next(specs))), next(specs))
             x = jax.nn.relu(z + (unit(x, next(specs)) if stage and not block else x))
-        log_p = jax.nn.log_softmax(x.mean((1, 2)) @ next(parts) + next(parts))
-        return -jnp.take_along_axis(log_p, y[:, None], axis=-1).mean(), fresh
+        return cross_entropy(x.mean((1, 2)) @ next(parts) + next(parts), y), fresh
 
     def train(weights: Any, statistics: Any, state: Any, x: Any, y: Any) -> Any:
         value_and_grad = jax.value_and_grad(forward, has_aux=True)
@@ -243,23 +223,11 @@ def build_jax(problem: Problem) -> Step:
 def build_tensorflow(problem: Problem) -> Step:
     """Keras layers in a `tf.function`."""
     import keras
-    import tensorflow as tf
 
     batches = problem.endless(np.int32)
     model = _keras_model(keras, problem)
-    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def train(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    return lambda: float(train(*map(tf.constant, next(batches))))
+    return keras_step(model, optimizer, batches)
 
 
 WORKLOAD = Workload(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.jax_steps import adam, donated
+from benchmarks.jax_steps import adam, cross_entropy, donated
+from benchmarks.steps import keras_step, onnxtape_step, torch_step
 from benchmarks.workloads import Problem, Step, Workload
 
 BATCH = 32
@@ -93,18 +94,8 @@ def build_onnxtape(problem: Problem) -> Step:
 
     batches = problem.endless(np.int64)
     model = _keras_model(ot, problem)
-    loss_fn = ot.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=ADAM_EPSILON)
-
-    def train(x: Any, y: Any) -> Any:
-        with ot.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        grads = tape.gradient(loss, model.trainable_weights)
-        optimizer.apply(grads, model.trainable_weights)
-        return loss
-
-    compiled = ot.function(train, fallback="error")
-    return lambda: float(compiled(*next(batches)))
+    return onnxtape_step(model, optimizer, batches)
 
 
 def build_torch(problem: Problem, compiled: bool = False) -> Step:
@@ -148,20 +139,10 @@ def build_torch(problem: Problem, compiled: bool = False) -> Step:
     images = [np.ascontiguousarray(x.transpose(0, 3, 1, 2)) for x, _ in problem.batches]
     batches = itertools.cycle(zip(images, [y for _, y in problem.batches], strict=True))
 
-    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(model(x), y)
 
-    loss_fn = torch.compile(forward) if compiled else forward
-
-    def step() -> float:
-        x, y = next(batches)
-        optimizer.zero_grad()
-        loss = loss_fn(torch.from_numpy(x), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return torch_step(loss_of, optimizer, batches, compiled=compiled)
 
 
 def build_torch_compile(problem: Problem) -> Step:
@@ -199,8 +180,7 @@ def build_jax(problem: Problem) -> Step:
         for skip in reversed(skips):
             x = x.repeat(2, axis=1).repeat(2, axis=2)
             x = unit(unit(jnp.concatenate([x, skip], axis=-1)))
-        log_p = jax.nn.log_softmax(x @ next(parts)[0, 0] + next(parts))
-        return -jnp.take_along_axis(log_p, y[..., None], axis=-1).mean()
+        return cross_entropy(x @ next(parts)[0, 0] + next(parts), y)
 
     return donated(forward, adam(LEARNING_RATE, ADAM_EPSILON), problem.weights, batches)
 
@@ -208,23 +188,11 @@ def build_jax(problem: Problem) -> Step:
 def build_tensorflow(problem: Problem) -> Step:
     """Keras layers in a `tf.function`."""
     import keras
-    import tensorflow as tf
 
     batches = problem.endless(np.int32)
     model = _keras_model(keras, problem)
-    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=ADAM_EPSILON)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def train(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    return lambda: float(train(*map(tf.constant, next(batches))))
+    return keras_step(model, optimizer, batches)
 
 
 WORKLOAD = Workload(
