@@ -11,7 +11,7 @@ from onnxtape import nest
 from onnxtape.training.data_adapter import Epochs
 
 if TYPE_CHECKING:
-    from onnxtape.callbacks import History
+    from onnxtape.callbacks import CallbackList, History
     from onnxtape.training.compilation import Compilation
 
 
@@ -27,19 +27,9 @@ def fit_epochs(
     validation_freq: int | Sequence[int],
 ) -> History:
     """Train; see `Trainer.fit`."""
-    from onnxtape.callbacks import CallbackList
     from onnxtape.callbacks.logs import as_numbers
 
-    if not isinstance(callbacks, CallbackList):
-        callbacks = CallbackList(
-            callbacks,
-            add_history=True,
-            add_progbar=verbose != 0,
-            model=model,
-            verbose=verbose,
-            epochs=epochs.stop,
-            steps=data.num_batches,
-        )
+    callbacks = _listed(callbacks, model, data, verbose, add_history=True, epochs=epochs.stop)
     model.stop_training = False
     model._first_epoch = epochs.start
     model._fitted_dataset = data.dataset
@@ -74,18 +64,9 @@ def evaluate_epochs(
     model: Any, data: Epochs, callbacks: Any, *, verbose: int | str
 ) -> dict[str, Any]:
     """Evaluate; see `Trainer.evaluate`."""
-    from onnxtape.callbacks import CallbackList
     from onnxtape.callbacks.logs import as_numbers
 
-    if not isinstance(callbacks, CallbackList):
-        callbacks = CallbackList(
-            callbacks,
-            add_progbar=verbose != 0,
-            model=model,
-            verbose=verbose,
-            epochs=1,
-            steps=data.num_batches,
-        )
+    callbacks = _listed(callbacks, model, data, verbose)
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
@@ -106,17 +87,7 @@ def evaluate_epochs(
 
 def predict_epochs(model: Any, data: Epochs, callbacks: Any, *, verbose: int | str) -> Any:
     """Predict; see `Trainer.predict`."""
-    from onnxtape.callbacks import CallbackList
-
-    if not isinstance(callbacks, CallbackList):
-        callbacks = CallbackList(
-            callbacks,
-            add_progbar=verbose != 0,
-            model=model,
-            verbose=verbose,
-            epochs=1,
-            steps=data.num_batches,
-        )
+    callbacks = _listed(callbacks, model, data, verbose)
     model.stop_predicting = False
     callbacks.on_predict_begin()
     step = model.predict_function
@@ -134,6 +105,31 @@ def predict_epochs(model: Any, data: Epochs, callbacks: Any, *, verbose: int | s
         raise ValueError("there is nothing to predict: the data had no batch")
     columns = zip(*parts, strict=True)
     return nest.pack_like(outputs, [np.concatenate([t.numpy() for t in c]) for c in columns])
+
+
+def _listed(
+    callbacks: Any,
+    model: Any,
+    data: Epochs,
+    verbose: int | str,
+    *,
+    add_history: bool = False,
+    epochs: int = 1,
+) -> CallbackList:
+    """The callbacks as one, unless they are already."""
+    from onnxtape.callbacks import CallbackList
+
+    if isinstance(callbacks, CallbackList):
+        return callbacks
+    return CallbackList(
+        callbacks,
+        add_history=add_history,
+        add_progbar=verbose != 0,
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=data.num_batches,
+    )
 
 
 def _checked(logs: Any, method: str) -> Mapping[str, Any]:
