@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from onnxtape import ops
+from onnxtape.compiler.dtypes import DType
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.losses.operands import divide_no_nan, may_broadcast, same_rank, weights_refused
 from onnxtape.masks import mask_of
@@ -30,10 +31,7 @@ class Sum(Metric):
             values: of any shape; the first axis counts the samples.
             sample_weight: one per sample, or of a shape that broadcasts to that of the values.
         """
-        weights = sample_weight
-        if weights is not None:  # A mask alone changes nothing, as in Keras.
-            weights = _with_mask(weights, mask_of(values))
-        x, _ = _samplewise(convert_to_tensor(values, self.total.dtype), weights, ops.sum)
+        x, _ = _samplewise(values, sample_weight, self.total.dtype, ops.sum)
         self.total.assign_add(ops.sum(x))
 
     def result(self) -> Tensor:
@@ -56,10 +54,7 @@ class Mean(Metric):
             values: of any shape; the first axis counts the samples.
             sample_weight: one per sample, or of a shape that broadcasts to that of the values.
         """
-        weights = sample_weight
-        if weights is not None:  # A mask alone changes nothing, as in Keras.
-            weights = _with_mask(weights, mask_of(values))
-        x, weights = _samplewise(convert_to_tensor(values, self.total.dtype), weights, ops.mean)
+        x, weights = _samplewise(values, sample_weight, self.total.dtype, ops.mean)
         self.total.assign_add(ops.sum(x))
         if weights is not None:
             self.count.assign_add(ops.sum(weights))
@@ -84,18 +79,19 @@ def _with_mask(sample_weight: Any, mask: Any) -> Any:
 
 
 def _samplewise(
-    x: Tensor, sample_weight: Any, reduce: Callable[..., Tensor]
+    values: Any, sample_weight: Any, dtype: DType, reduce: Callable[..., Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Values times weights, and weights, per sample; as Keras's reduce_to_samplewise_values."""
-    if sample_weight is None:
-        return _per_sample(x, reduce), None
-    values, given = x, convert_to_tensor(sample_weight, x.dtype)
-    x, weights = same_rank(values, given)
+    total = convert_to_tensor(values, dtype)
+    if sample_weight is None:  # A mask alone changes nothing, as in Keras.
+        return _per_sample(total, reduce), None
+    given = convert_to_tensor(_with_mask(sample_weight, mask_of(values)), dtype)
+    x, weights = same_rank(total, given)
     rank, weighted = B.known_rank(x, "a metric"), B.known_rank(weights, "sample_weight")
     if rank > weighted:
         x = reduce(x, axis=list(range(weighted, rank)))
     if rank < weighted or not may_broadcast(x, weights):
-        raise weights_refused(given, values)
+        raise weights_refused(given, total)
     weights = B.expand_like(weights, x)
     return _per_sample(ops.multiply(x, weights), reduce), _per_sample(weights, reduce)
 
