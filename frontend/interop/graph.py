@@ -131,6 +131,21 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec | None:
     return TensorSpec(dims, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), value.name)
 
 
+def input_spec(source: str, value: onnx.ValueInfoProto) -> TensorSpec:
+    """The dtype and shape of a graph's input; see `spec_of`.
+
+    Raises:
+        ModelError: the file does not say them.
+    """
+    spec = spec_of(value)
+    if spec is None:
+        raise ModelError(
+            f"'{source}' does not say what its input '{value.name}' is: a tensor of known rank "
+            "is needed"
+        )
+    return spec
+
+
 def _node(source: str, proto: onnx.NodeProto, known: Iterable[str]) -> Node:
     import onnx
 

@@ -23,9 +23,9 @@ from onnxtape.interop.graph import (
     constant_of,
     evaluate,
     fold_constants,
+    input_spec,
     nodes_of,
     note_last_uses,
-    spec_of,
 )
 from onnxtape.interop.limits import Budget
 from onnxtape.interop.lora import Adaptable, Adapter, apply_adapters, variables_of
@@ -42,7 +42,6 @@ from onnxtape.interop.reading import SourceModel, read_model
 from onnxtape.interop.saving import named_tensors, with_weights, write_model
 from onnxtape.models.model import Model
 from onnxtape.naming import suggestion
-from onnxtape.signature import TensorSpec
 from onnxtape.tensor import Tensor
 from onnxtape.variable import Variable
 
@@ -166,7 +165,7 @@ class OnnxModel(Adaptable, Model):
         self._nodes = fold_constants(read.name, self._nodes, self._constants, budget)
         note_last_uses(self._nodes, self.output_names)
         self._specs = [
-            _spec(read.name, value) for value in graph.input if value.name not in constants
+            input_spec(read.name, value) for value in graph.input if value.name not in constants
         ]
         self._adapters: dict[str, Adapter] = {}
         self._adapter_weights: dict[str, Variable] = {}
@@ -372,17 +371,6 @@ class OnnxModel(Adaptable, Model):
             for parameter in self._origins.of_parameters(name):
                 known.setdefault(parameter, weight)
         return known
-
-
-def _spec(source: str, value: onnx.ValueInfoProto) -> TensorSpec:
-    """An input's dtype and shape; dimensions that are open in the file are symbols by name."""
-    spec = spec_of(value)
-    if spec is None:
-        raise ModelError(
-            f"'{source}' does not say what its input '{value.name}' is: a tensor of known rank "
-            "is needed"
-        )
-    return spec
 
 
 def _named_tuple(names: Sequence[str]) -> Any:

@@ -16,14 +16,13 @@ from onnxtape import nest
 from onnxtape.compiled_function import function
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.errors import ModelError
-from onnxtape.interop.graph import Environment, spec_of
+from onnxtape.interop.graph import Environment, input_spec
 from onnxtape.interop.inner_tensors import subgraphs_of
 from onnxtape.interop.model import load_onnx
 from onnxtape.interop.reading import read_proto
 from onnxtape.interop.saving import write_model
 from onnxtape.interop.training_graph import TrainingGraph
 from onnxtape.interop.training_operators import DOMAIN
-from onnxtape.signature import TensorSpec
 from onnxtape.variable import Variable
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class TrainingInfo:
         self._constants = arrays
         read = {key for node in self._graph.nodes for key in node.reads}
         specs = {
-            value.name: _spec(name, value)
+            value.name: input_spec(name, value)
             for value in graph.proto.input
             if value.name in read and value.name not in {*arrays, *self.variables}
         }
@@ -218,16 +217,6 @@ def _append(graph: onnx.GraphProto, algorithm: onnx.GraphProto) -> None:
 
 def _bindings(entries: Any) -> dict[str, str]:
     return {entry.key: entry.value for entry in entries}
-
-
-def _spec(source: str, value: onnx.ValueInfoProto) -> TensorSpec:
-    spec = spec_of(value)
-    if spec is None:
-        raise ModelError(
-            f"'{source}' does not say what its input '{value.name}' is: a tensor of known rank "
-            "is needed"
-        )
-    return TensorSpec(spec.shape, spec.dtype, value.name)
 
 
 def _fill(graph: onnx.GraphProto, values: Mapping[str, Any]) -> None:
