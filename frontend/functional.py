@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxtape import nest
+from onnxtape import masks, nest
 from onnxtape.compiler.graph_builder import GraphBuilder
 from onnxtape.engine import OPSET, emit
 from onnxtape.errors import TracingError
@@ -41,9 +41,28 @@ class LayerCall:
     def inputs(self) -> list[Tensor]:
         return _symbolic_leaves((self.args, self.kwargs))
 
-    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+    def replay(self, swap: Callable[[Any], Any], kept: dict[int, Any]) -> list[Any]:
+        """The outputs.
+
+        Args:
+            swap: gives what now stands for a tensor.
+            kept: masks by the tensors that had them when they were made. A layer inside, as
+                MultiHeadAttention, may have taken them off since; layers that take a `mask` get
+                them nevertheless, in Keras as part of the model's graph.
+        """
         args, kwargs = nest.map_structure(swap, (self.args, self.kwargs))
-        return nest.flatten(self.layer(*args, **kwargs))
+        places, given = nest.flatten((self.args, self.kwargs)), nest.flatten((args, kwargs))
+        own = [kept.get(id(x)) for x in places]
+        takes_mask = masks.takes_one(self.layer._call_parameters, args, kwargs)
+        with masks.worn(given, own if takes_mask else [None] * len(own)):
+            made = nest.flatten(self.layer(*args, **kwargs))
+        first = self.args[0] if self.args else self.kwargs
+        previous = nest.map_structure(lambda x: kept.get(id(x)), first)
+        if all(mask is None for mask in nest.flatten(previous)):
+            previous = None
+        found = masks.of_outputs(self.layer, args[0] if args else kwargs, made, previous)
+        kept.update(zip(map(id, self.outputs), found, strict=True))
+        return made
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +78,7 @@ class OperatorCall:
     def inputs(self) -> list[Tensor]:
         return _symbolic_leaves(self.operands)
 
-    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+    def replay(self, swap: Callable[[Any], Any], kept: dict[int, Any]) -> list[Any]:
         operands = [swap(x) for x in self.operands]
         return list(emit(self.op_type, operands, self.attributes, len(self.outputs)))
 
@@ -75,7 +94,7 @@ class StoppedGradient:
     def inputs(self) -> list[Tensor]:
         return [self.operand]
 
-    def replay(self, swap: Callable[[Any], Any]) -> list[Any]:
+    def replay(self, swap: Callable[[Any], Any], kept: dict[int, Any]) -> list[Any]:
         from onnxtape import ops
 
         return [ops.stop_gradient(swap(self.operand))]
@@ -288,6 +307,9 @@ def replay(
 ) -> list[Any]:
     """Compute `outputs` with `values` for `inputs`."""
     known: dict[int, Any] = dict(zip(map(id, inputs), values, strict=True))
+    kept: dict[int, Any] = {
+        id(x): masks.mask_of(value) for x, value in zip(inputs, values, strict=True)
+    }
 
     def swap(x: Any) -> Any:
         if not isinstance(x, Tensor):
@@ -297,6 +319,6 @@ def replay(
         return x if x._variable is None else x._variable.value
 
     for call in calls:
-        results = call.replay(swap)
+        results = call.replay(swap, kept)
         known.update(zip(map(id, call.outputs), results, strict=True))
     return [known[id(t)] for t in outputs]

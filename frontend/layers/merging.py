@@ -217,6 +217,9 @@ class Dot(_Merge):
         rows = ops.matmul(_as_matrices(a), ops.swapaxes(_as_matrices(b), 1, 2))
         return ops.reshape(rows, (batch, *(of_a + list(of_b) or [1])))
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """None: its axes are others than the inputs'."""
+
 
 def _as_matrices(x: Tensor) -> Tensor:
     """(batch, ..., n) as (batch, m, n)."""

@@ -72,7 +72,7 @@ def make_calls(given: CallList) -> tuple[Any, Any]:
         return x.value if isinstance(x, Variable) else x
 
     for call in given.calls:
-        tensors.extend(call.replay(found))
+        tensors.extend(call.replay(found, {}))
     return nest.map_structure(found, given.inputs), nest.map_structure(found, given.outputs)
 
 

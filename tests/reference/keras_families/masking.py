@@ -99,6 +99,32 @@ def _attention(k: Any) -> Arrays:
     }
 
 
+def _blocks(k: Any) -> Arrays:
+    """Attention that takes masks off, and what comes after it in a functional model."""
+    inputs = k.Input((None,), dtype="int32")
+    x = k.layers.Embedding(5, 4, mask_zero=True)(inputs)
+    for i in range(2):
+        attended = k.layers.MultiHeadAttention(2, 2, name=f"attention_{i}")(x, x)
+        x = k.layers.LayerNormalization()(k.layers.Add()([x, attended]))
+    steps = k.layers.GRU(3, return_sequences=True)(x)
+    again = k.layers.MultiHeadAttention(1, 2, name="again")(steps, x)
+    heads = [
+        k.layers.GlobalAveragePooling1D()(k.layers.Dense(4, activation="tanh")(x)),
+        k.layers.LSTM(2)(x),
+        k.layers.GlobalAveragePooling1D()(k.layers.Dot(axes=2)([x, x])),
+        k.layers.GlobalAveragePooling1D()(again),
+    ]
+    model = k.Model(inputs, heads)
+    fill(model, 2)
+    outputs = model(k.ops.convert_to_tensor(TOKENS))
+    model.compile(k.optimizers.SGD(0.1), "mse")
+    targets = [array(tuple(numpy(y).shape), 9) for y in outputs]
+    logs = model.fit(TOKENS, targets, epochs=3, batch_size=2, shuffle=False, verbose=0).history
+    found = {f"output.{i}": numpy(y) for i, y in enumerate(outputs)}
+    found |= {f"weight.{i}": numpy(w) for i, w in enumerate(model.weights)}
+    return found | {"loss": np.array(logs["loss"], np.float32)}
+
+
 def _losses(k: Any) -> Arrays:
     found: Arrays = {}
     x = _embedding(k)(k.ops.convert_to_tensor(TOKENS))
@@ -233,6 +259,7 @@ PROGRAMS: dict[str, Program] = {
     "concatenate_steps": _merged("Concatenate", axis=1),
     "concatenate_one": _merged("Concatenate", one_masked=True, axis=1),
     "attention": _attention,
+    "blocks": _blocks,
     "losses": _losses,
     "own_layer": _own_layer,
     "stateful": _stateful,
