@@ -90,6 +90,17 @@ class RNN(Layer):
             variable.is_weight = False
             variable.path = f"{self.name}/state"
 
+    def _check_batch(self, x: Tensor) -> None:
+        """Refuse another batch size than that of the states, which might be broadcast."""
+        kept = nest.flatten(self.states)[0].shape[0]
+        if B.dim(x, 0) != kept:
+            raise refused(
+                f"{type(self).__name__} '{self.name}' is stateful and keeps the states of {kept} "
+                f"sequences, but got inputs of shape {format_shape(B.shape(x))}: let all batches "
+                f"have {kept} (drop_remainder=True in Dataset.batch, batch_size={kept} in fit and "
+                f"predict, {kept} in an input_signature too)"
+            )
+
     def reset_state(self) -> None:
         """Start the next call with zeros, if the layer is stateful."""
         for variable in nest.flatten(self.states or []):
@@ -139,6 +150,7 @@ class RNN(Layer):
         if self.stateful:
             if self.states is None:
                 self._create_states(B.dim(x, 0))
+            self._check_batch(x)
             if initial_state is None:
                 initial_state = nest.map_structure(lambda v: v.value, self.states)
         if isinstance(self.cell, RecurrentCell):

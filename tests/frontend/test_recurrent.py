@@ -9,6 +9,7 @@ import pytest
 
 import onnxtape as ot
 from onnxtape.engine import B
+from onnxtape.errors import ShapeError
 from tests.reference import parity
 
 
@@ -349,3 +350,28 @@ def test_what_convolutional_layers_refuse(options: dict[str, Any], message: str)
 def test_convolutional_layers_need_known_sizes() -> None:
     with pytest.raises(ot.errors.ShapeError, match="known sizes but for batch and time, not"):
         ot.layers.ConvLSTM2D(2, 2)(ot.Input((None, None, 4, 2)))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_states_are_of_one_batch_size(kind: str, masked: bool) -> None:
+    """Those of four sequences would be broadcast for one."""
+    layer = getattr(ot.layers, kind)(3, stateful=True)
+    mask = np.ones((4, 5), bool) if masked else None
+
+    def call(x: Any) -> Any:
+        return layer(x, mask=None if mask is None else mask[: len(x)])
+
+    x = np.ones((4, 5, 2), np.float32)
+    compiled = ot.function(call, fallback="error")
+    compiled(x)
+    before = [state.numpy() for state in layer.states]
+    for size in (1, 3, 1):
+        for run in (call, compiled):
+            with pytest.raises(
+                ShapeError, match=r"(?s)keeps the states of 4 .*drop_remainder.*test_recurrent"
+            ):
+                run(x[:size])
+    for state, kept in zip(layer.states, before, strict=True):
+        np.testing.assert_array_equal(state.numpy(), kept)
+    compiled(x)
