@@ -43,20 +43,25 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
+def _model(keras: Any, dtype: str) -> Any:
+    """The model in `keras`, which may be Keras or onnxtape: they are spelled alike."""
+    return keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype=dtype),
+            keras.layers.Embedding(VOCABULARY, WIDTH),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(HIDDEN, activation="relu"),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+
+
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
     batches = problem.endless(np.int64)
-    model = ot.Sequential(
-        [
-            ot.Input((LENGTH,), dtype="int64"),
-            ot.layers.Embedding(VOCABULARY, WIDTH),
-            ot.layers.GlobalAveragePooling1D(),
-            ot.layers.Dense(HIDDEN, activation="relu"),
-            ot.layers.Dense(CLASSES),
-        ]
-    )
+    model = _model(ot, "int64")
     model.set_weights(problem.weights)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return onnxtape_step(model, optimizer, batches)
@@ -113,15 +118,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
 
     batches = problem.endless(np.int32)
-    model = keras.Sequential(
-        [
-            keras.Input((LENGTH,), dtype="int32"),
-            keras.layers.Embedding(VOCABULARY, WIDTH),
-            keras.layers.GlobalAveragePooling1D(),
-            keras.layers.Dense(HIDDEN, activation="relu"),
-            keras.layers.Dense(CLASSES),
-        ]
-    )
+    model = _model(keras, "int32")
     model.set_weights(problem.weights)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return keras_step(model, optimizer, batches, dense=True)

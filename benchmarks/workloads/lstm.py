@@ -47,19 +47,24 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
+def _model(keras: Any) -> Any:
+    """The model in `keras`, which may be Keras or onnxtape: they are spelled alike."""
+    return keras.Sequential(
+        [
+            keras.Input((STEPS,), dtype="int64"),
+            keras.layers.Embedding(VOCABULARY, EMBEDDING),
+            keras.layers.LSTM(UNITS, return_sequences=True),
+            keras.layers.Dense(VOCABULARY),
+        ]
+    )
+
+
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
     batches = problem.endless(np.int64)
-    model = ot.Sequential(
-        [
-            ot.Input((STEPS,), dtype="int64"),
-            ot.layers.Embedding(VOCABULARY, EMBEDDING),
-            ot.layers.LSTM(UNITS, return_sequences=True),
-            ot.layers.Dense(VOCABULARY),
-        ]
-    )
+    model = _model(ot)
     model.set_weights(problem.weights)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return onnxtape_step(model, optimizer, batches)
@@ -129,14 +134,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
 
     batches = problem.endless(np.int64)
-    model = keras.Sequential(
-        [
-            keras.Input((STEPS,), dtype="int64"),
-            keras.layers.Embedding(VOCABULARY, EMBEDDING),
-            keras.layers.LSTM(UNITS, return_sequences=True),
-            keras.layers.Dense(VOCABULARY),
-        ]
-    )
+    model = _model(keras)
     model.set_weights(problem.weights)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return keras_step(model, optimizer, batches)

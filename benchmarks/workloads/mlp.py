@@ -38,18 +38,23 @@ def problem() -> Problem:
     return Problem(weights, batches)
 
 
+def _model(keras: Any) -> Any:
+    """The model in `keras`, which may be Keras or onnxtape: they are spelled alike."""
+    return keras.Sequential(
+        [
+            keras.Input((WIDTHS[0],)),
+            *(keras.layers.Dense(width, activation="relu") for width in WIDTHS[1:-1]),
+            keras.layers.Dense(WIDTHS[-1]),
+        ]
+    )
+
+
 def build_onnxtape(problem: Problem) -> Step:
     """`onnxtape.function` around a `GradientTape`."""
     import onnxtape as ot
 
     batches = problem.endless(np.int64)
-    model = ot.Sequential(
-        [
-            ot.Input((WIDTHS[0],)),
-            *(ot.layers.Dense(width, activation="relu") for width in WIDTHS[1:-1]),
-            ot.layers.Dense(WIDTHS[-1]),
-        ]
-    )
+    model = _model(ot)
     model.set_weights(problem.weights)
     optimizer = ot.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return onnxtape_step(model, optimizer, batches)
@@ -105,13 +110,7 @@ def build_tensorflow(problem: Problem) -> Step:
     import keras
 
     batches = problem.endless(np.int32)
-    model = keras.Sequential(
-        [
-            keras.Input((WIDTHS[0],)),
-            *(keras.layers.Dense(width, activation="relu") for width in WIDTHS[1:-1]),
-            keras.layers.Dense(WIDTHS[-1]),
-        ]
-    )
+    model = _model(keras)
     model.set_weights(problem.weights)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
     return keras_step(model, optimizer, batches)
