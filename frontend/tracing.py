@@ -135,6 +135,10 @@ class Trace(SymbolicContext):
 
     Args:
         may_create: whether variables may be created (the first trace of a function).
+
+    Attributes:
+        made_variables: whether some were created by the function itself, not by a layer or an
+            optimizer that was not built.
     """
 
     def __init__(self, name: str, *, may_create: bool = True) -> None:
@@ -142,6 +146,7 @@ class Trace(SymbolicContext):
         self.builder = GraphBuilder(self.graph, opset=OPSET, target=CPU)
         self.slots: dict[Variable, _Slot] = {}
         self._may_create = may_create
+        self.made_variables = False
         self._lifted: dict[int, tuple[Tensor, ir.Value]] = {}
 
     def read(self, variable: Variable) -> Tensor:
@@ -169,6 +174,7 @@ class Trace(SymbolicContext):
                     context.provenance(),
                 )
             )
+        self.made_variables |= not context.state.layers
 
     def symbol(self, tensor: Tensor) -> ir.Value:
         """The graph's value for a tensor: its own, or an eager one as a constant."""
@@ -201,11 +207,13 @@ def trace(
     Args:
         specs: the batch inputs.
         call: takes one tensor per spec; returns a nested structure.
-        may_create: whether it may create variables.
+        may_create: whether it may create variables. If it does so by itself, it runs once more: as
+            in TensorFlow, it must keep them, for the step would keep what eager mode makes anew.
         memory_budget: see `ot.function`.
 
     Raises:
         TracingError: Python asked for a tensor's value.
+        VariableError: it created variables that it may not create.
     """
     step = Trace(name, may_create=may_create)
     tensors = []
@@ -225,6 +233,8 @@ def trace(
             ]
     finally:
         state.tapes, state.layers = tapes, layers
+    if step.made_variables:
+        trace(name, specs, call, may_create=False)
     traced = _finish(step, specs, returned, leaves, flags)
     if memory_budget is not None:
         traced.further.append(Rematerialize(memory_budget))

@@ -104,14 +104,33 @@ def test_a_symbolic_tensor_is_refused_by_a_concrete_function() -> None:
 
 
 def test_a_variable_made_on_a_later_trace_is_refused_in_one_traceback() -> None:
-    made = []
-
     @ot.function
     def step(x: Any) -> Any:
-        made.append(ot.Variable(np.float32(1)))
-        return x * made[-1]
+        return x * (ot.Variable(np.float32(1)) if x.shape[0] == 5 else 2)
 
     step(np.ones(4, np.float32))
     with pytest.raises(ot.errors.VariableError, match="on a call other than its first") as refusal:
         step(np.ones(5, np.float32))
     assert refusal.value.__context__ is None
+
+
+def test_a_variable_made_in_each_call_is_refused_at_once() -> None:
+    """Eager mode makes a new one in each call; a step would keep the first."""
+
+    def counted(x: Any) -> Any:
+        count = ot.Variable(np.float32(0))
+        return x + count.assign_add(1)
+
+    assert [float(counted(0.0)) for _ in range(2)] == [1, 1]
+    with pytest.raises(ot.errors.VariableError, match=r"create variables outside.*\n.*_errors\.py"):
+        ot.function(counted)(np.float32(0))
+
+    kept: list[ot.Variable] = []
+
+    @ot.function(fallback="error")
+    def once(x: Any) -> Any:
+        if not kept:
+            kept.append(ot.Variable(np.float32(0)))
+        return x + kept[0].assign_add(1)
+
+    assert [float(once(np.float32(0))) for _ in range(3)] == [1, 2, 3]
