@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnxtape import metrics, nest
+from onnxtape import context, metrics, nest
 from onnxtape.metrics import Metric
 from onnxtape.tensor import Tensor
 from onnxtape.training.outputs import by_output, kind_of_targets, output_names
@@ -110,7 +110,8 @@ class CompiledMetrics:
         if y is None:
             raise ValueError("metrics need targets: give y, or batches (x, y)")
         if not self._built:
-            self.build(y, y_pred)
+            with context.in_layer("metrics"):  # whose variables are made once, and kept
+                self.build(y, y_pred)
         names = output_names(self._model, y_pred)
         targets, flat = self._targets(names, y, y_pred), nest.flatten(y_pred)
         weights: list[Any] = [None] * len(flat)

@@ -276,3 +276,16 @@ def test_names_of_metrics() -> None:
     assert model.metrics_names == ["loss"]
     model.compile("sgd", "mse", metrics=["mae"])
     assert model.metrics_names == ["loss", "compile_metrics"]
+
+
+def test_metrics_by_name_do_not_make_fit_trace_twice() -> None:
+    def calls(metrics: list[str]) -> int:
+        counted = []
+        inputs = ot.Input((4,))
+        h = ot.layers.Lambda(lambda x: counted.append(x) or x)(inputs)
+        model = ot.Model(inputs, ot.layers.Dense(3)(h))
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics)
+        model.fit(np.ones((8, 4), np.float32), np.zeros(8, np.int64), verbose=0)
+        return len(counted)
+
+    assert calls(["accuracy", "sparse_top_k_categorical_accuracy"]) == calls([])
