@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def normalized(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+def normalized(x: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
     """Layer normalization over the last axis."""
     import jax
 

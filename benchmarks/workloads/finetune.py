@@ -179,13 +179,13 @@ def build_jax(problem: Problem) -> Step:
         word, position, segment, gamma, beta, *rest = weights
         padding, rows = ids[..., None] == 0, word[ids]
         x = jnp.where(padding, jax.lax.stop_gradient(rows), rows) + position[:LENGTH] + segment[0]
-        x = normalized(x, gamma, beta, LAYER_EPSILON)
+        x = normalized(x, gamma, beta, epsilon=LAYER_EPSILON)
         seen = mask[:, None, None, :] != 0
         for first in range(0, 12 * LAYERS, 12):
             block = rest[first : first + 12]
             x = x + self_attention(x, *block[:4], heads=HEADS, mask=seen)
-            x = normalized(x, *block[4:6], LAYER_EPSILON)
-            x = normalized(x + feed_forward(x, *block[6:10]), *block[10:], LAYER_EPSILON)
+            x = normalized(x, *block[4:6], epsilon=LAYER_EPSILON)
+            x = normalized(x + feed_forward(x, *block[6:10]), *block[10:], epsilon=LAYER_EPSILON)
         pooler, pooler_b, classifier, bias = rest[-4:]
         return cross_entropy(jnp.tanh(x[:, 0] @ pooler + pooler_b) @ classifier + bias, y)
 

@@ -186,11 +186,11 @@ def build_jax(problem: Problem) -> Step:
         x = characters[x] + places
         for first in range(0, 12 * LAYERS, 12):
             block = rest[first : first + 12]
-            before = normalized(x, *block[:2], LAYER_EPSILON)
+            before = normalized(x, *block[:2], epsilon=LAYER_EPSILON)
             x = x + self_attention(before, *block[2:6], heads=HEADS, is_causal=True)
-            x = x + feed_forward(normalized(x, *block[6:8], LAYER_EPSILON), *block[8:])
+            x = x + feed_forward(normalized(x, *block[6:8], epsilon=LAYER_EPSILON), *block[8:])
         gamma, beta, head, bias = rest[-4:]
-        return cross_entropy(normalized(x, gamma, beta, LAYER_EPSILON) @ head + bias, y)
+        return cross_entropy(normalized(x, gamma, beta, epsilon=LAYER_EPSILON) @ head + bias, y)
 
     # PyTorch's matrices are transposed, but for the two tables.
     values = _torch_weights(problem.weights)
