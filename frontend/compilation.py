@@ -32,6 +32,7 @@ from onnxtape.compiler.passes.packing import Packed, schedule_packed
 from onnxtape.compiler.passes.pieces import Block
 from onnxtape.compiler.passes.products.scaled import ScaledLayers
 from onnxtape.compiler.passes.products.transposed_operands import TransposedOperands
+from onnxtape.compiler.passes.products.turned_squares import SquareTurned
 from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.repeated_rows import GatherRepeatedRows
@@ -227,7 +228,7 @@ def _optimized(
 
 def _tidy(optimized: ir.Model, late: Collection[str]) -> None:
     """Mend what ONNX Runtime's rewrites leave."""
-    run_passes(optimized, [MergeViews(late), RemoveDeadCode(), MakeEarly(late)])
+    run_passes(optimized, [MergeViews(late), SquareTurned(), RemoveDeadCode(), MakeEarly(late)])
 
 
 def packs_updates(traced: TracedStep, providers: Providers) -> bool:

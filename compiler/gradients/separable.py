@@ -52,27 +52,43 @@ def repeats_fast(b: B, x: Any) -> bool:
 
 
 def repeated(b: B, x: Any, factors: Sequence[int]) -> Any:
-    """Each element of (batch, channels, sizes...) repeated along the sizes, which are static.
-
-    By Resize: 0.4 ms for 3.2 million elements, where Expand takes 30. The Reshapes around it keep
-    ONNX Runtime's optimizer from moving Transposes behind it, where tensors are larger.
-    """
+    """Each element of (batch, channels, sizes...) repeated along the sizes, which are static."""
     if all(f == 1 for f in factors):
         return x
     batch, channels, *sizes = b.shape(x) or ()
     small = [int(str(size)) for size in sizes]
     large = [size * f for size, f in zip(small, factors, strict=True)]
-    result = b.op(
+    result = repeated_planes(b, b.op("Reshape", x, [-1, 1, *small]), factors)
+    if isinstance(channels, int):
+        shape: Any = [-1, channels, *large]
+    else:
+        shape = b.op("Concat", b.dim_tensor(x, 0), [-1, *large], axis=0)
+    return b.refine_shape(b.op("Reshape", result, shape), (batch, channels, *large))
+
+
+def repeated_planes(b: B, planes: Any, factors: Sequence[int]) -> Any:
+    """Each element of (planes, 1, sizes...) repeated along up to three sizes, whatever they are.
+
+    By Resize: 0.4 ms for 3.2 million elements, where Expand takes 30. Along three sizes in two
+    goes: for 128 planes of 8 x 8 x 8, 1.0 ms instead of 10.9, as ONNX Runtime has a fast kernel for
+    two sizes only. That there is one channel keeps its optimizer from moving Transposes behind the
+    Resize, where tensors are larger.
+    """
+    if len(factors) == 3:
+        depth, height, width = (b.dim_tensor(planes, axis) for axis in (2, 3, 4))
+        slices = b.op("Reshape", planes, b.op("Concat", [-1, 1], height, width, axis=0))
+        slices = repeated_planes(b, slices, factors[1:])
+        area = b.op("Mul", b.dim_tensor(slices, 2), b.dim_tensor(slices, 3))
+        stacks = b.op("Reshape", slices, b.op("Concat", [-1, 1], depth, area, axis=0))
+        stacks = repeated_planes(b, stacks, [factors[0], 1])
+        sizes = (b.op("Mul", n, f) for n, f in zip((depth, height, width), factors, strict=True))
+        return b.op("Reshape", stacks, b.op("Concat", [-1, 1], *sizes, axis=0))
+    return b.op(
         "Resize",
-        b.op("Reshape", x, [-1, 1, *small]),
+        planes,
         None,
         np.asarray([1, 1, *factors], np.float32),
         mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
-    if isinstance(channels, int):
-        shape: Any = [-1, channels, *large]
-    else:
-        shape = b.op("Concat", b.dim_tensor(x, 0), [-1, *large], axis=0)
-    return b.refine_shape(b.op("Reshape", result, shape), (batch, channels, *large))

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxtape.compiler.dims import Dim, format_shape
 from onnxtape.compiler.dtypes import DType, is_floating
+from onnxtape.compiler.gradients.separable import repeated_planes
 from onnxtape.engine import B, convert_to_tensor
 from onnxtape.ops.axes import refused
 from onnxtape.ops.colors import (
@@ -159,16 +160,7 @@ def repeat_pixels(x: Tensor, factors: Sequence[int], data_format: str) -> Tensor
     rank = len(factors)
     last = data_format == "channels_last"
     x = B.op("Transpose", x, perm=[0, rank + 1, *range(1, rank + 1)]) if last else x
-    scales = np.asarray([1, 1, *factors], np.float32)
-    y = B.op(
-        "Resize",
-        _planes(x),
-        None,
-        scales,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    y = repeated_planes(B, _planes(x), factors)
     sizes = [B.op("Mul", B.dim_tensor(x, 2 + i), f) for i, f in enumerate(factors)]
     y = _images(y, x, B.op("Concat", *sizes, axis=0))
     return B.op("Transpose", y, perm=[0, *range(2, rank + 2), 1]) if last else y

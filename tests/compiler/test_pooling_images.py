@@ -11,6 +11,7 @@ import pytest
 
 from onnxtape.compiler import GraphBuilder, differentiate
 from onnxtape.compiler.errors import GradientError
+from onnxtape.compiler.gradients.separable import repeated_planes
 from onnxtape.compiler.registry import refusals
 from tests.compiler.graphs import FLOAT64, INT64, Array, Evaluator, new_graph
 from tests.compiler.reference_pooling import windows
@@ -51,6 +52,7 @@ TIES: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ),
     ("a line", {"kernel_shape": [3], "strides": [3]}, (2, 2, 9)),
     ("a block", {"kernel_shape": [2, 2, 2], "strides": [2, 2, 2]}, (1, 1, 4, 4, 2)),
+    ("unequal sizes", {"kernel_shape": [2, 1, 3], "strides": [2, 1, 3]}, (2, 2, 4, 2, 6)),
 ]
 
 
@@ -75,6 +77,16 @@ def test_windows_side_by_side_need_no_indices() -> None:
         assert used["Resize"]
         assert not used["ScatterElements"]
         assert not used["MatMul"]
+
+
+def test_blocks_are_repeated_two_sizes_at_a_time() -> None:
+    """ONNX Runtime's Resize takes ten times as long along three."""
+    graph, b = new_graph()
+    planes = b.input("planes", FLOAT32, (3, 1, 2, 4, 5))
+    repeated = repeated_planes(b, planes, [2, 1, 3])
+    assert b.shape(repeated) == (3, 1, 4, 4, 15)
+    ranks = [len(b.shape(n.outputs[0]) or ()) for n in graph if n.op_type == "Resize"]
+    assert ranks == [4, 4]
 
 
 def test_global_max_pool_gives_all_to_the_first() -> None:

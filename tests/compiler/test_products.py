@@ -14,9 +14,11 @@ from onnx.reference.op_run import OpRun
 from onnxtape.compiler import GraphBuilder
 from onnxtape.compiler.inference import known_shape
 from onnxtape.compiler.passes import GraphPass, run_passes
+from onnxtape.compiler.passes.dead_code import RemoveDeadCode
 from onnxtape.compiler.passes.products import DOMAIN
 from onnxtape.compiler.passes.products.scaled import ScaledLayers
 from onnxtape.compiler.passes.products.transposed_operands import TransposedOperands
+from onnxtape.compiler.passes.products.turned_squares import SquareTurned
 from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.row_sums import RowSumsOfOutputs
 from tests.compiler.graphs import FLOAT64, Array, model_of, new_graph
@@ -122,13 +124,47 @@ def test_other_dtypes_have_no_fused_product() -> None:
 # Weight gradients ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wide", [512, 129])
-def test_the_wider_operand_of_a_weight_gradient_is_transposed(wide: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "wide", "turned"), [(512, 512, True), (512, 129, False), (64, 4096, False)]
+)
+def test_the_wider_operand_of_a_weight_gradient_is_transposed(
+    rows: int, wide: int, turned: bool
+) -> None:
     graph, b = new_graph()
-    x, g = b.input("x", FLOAT32, (512, 128)), b.input("g", FLOAT32, (512, wide))
+    x, g = b.input("x", FLOAT32, (rows, 128)), b.input("g", FLOAT32, (rows, wide))
     graph.outputs.append(b.op("Gemm", x, g, transA=1, alpha=0.5))
-    turned = {"FusedMatMul": 1, "Transpose": 1}
-    assert after(graph, WideOperandsFirst()) == (turned if wide == 512 else {"Gemm": 1})
+    expected = {"FusedMatMul": 1, "Transpose": 1} if turned else {"Gemm": 1}
+    assert after(graph, WideOperandsFirst()) == expected
+
+
+@pytest.mark.parametrize("square_first", [False, True])
+def test_squares_are_made_of_turned_gradients(square_first: bool) -> None:
+    """ONNX Runtime moves Transposes behind the square."""
+    graph, b = new_graph()
+    g = b.input("g", FLOAT32, (3, 4))
+    square = b.op("Mul", g, g)
+    turned = [b.op("Transpose", x, perm=[1, 0]) for x in (g, square)[:: -1 if square_first else 1]]
+    graph.outputs.extend(turned)
+    assert after(graph, SquareTurned()) == {"Transpose": 1, "Mul": 2}
+    run_passes(model_of(graph), [RemoveDeadCode()])
+    assert Counter(node.op_type for node in graph) == {"Transpose": 1, "Mul": 1}
+
+
+def test_squares_that_others_read_stay() -> None:
+    graph, b = new_graph()
+    g = b.input("g", FLOAT32, (3, 3))
+    square = b.op("Mul", g, g)
+    graph.outputs.extend([b.op("Transpose", x, perm=[1, 0]) for x in (g, square)])
+    graph.outputs.append(b.op("Neg", square))
+    assert after(graph, SquareTurned()) == {"Transpose": 2, "Mul": 1, "Neg": 1}
+
+
+def test_products_of_different_gradients_stay() -> None:
+    graph, b = new_graph()
+    g, h = b.input("g", FLOAT32, (3, 3)), b.input("h", FLOAT32, (3, 3))
+    for value in (g, b.op("Mul", g, h), b.op("Transpose", b.op("Mul", g, g), perm=[0, 1])):
+        graph.outputs.append(b.op("Transpose", value, perm=[1, 0]))
+    assert after(graph, SquareTurned()) == {"Transpose": 4, "Mul": 2}
 
 
 # Scaled layers ------------------------------------------------------------------------------------
