@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from onnxtape.compiler import GradientError, GraphBuilder, ShapeError, differentiate
 from onnxtape.compiler.dims import Shape
+from onnxtape.compiler.gradients import kernel_products
 from tests.compiler.graphs import FLOAT64, Array, Evaluator, check_shapes, new_graph, spread
 
 
@@ -115,9 +116,34 @@ def test_the_kernels_gradient_is_a_product_whatever_the_batch(batch: int | str) 
     assert (one["MatMul"], one["Conv"]) == (1, 1)
     points = operators_for((batch, 8, 4, 4), (8, 8, 1, 1), "w")
     assert not points["Conv"]
+    # Depthwise kernels slide over much, as products and sums; over little, and with strides, the
+    # image is unfolded.
+    depthwise = operators_for((batch, 64, 32, 32), (64, 1, 3, 3), "w", group=64)
+    assert (depthwise["Mul"], depthwise["Slice"], depthwise["Conv"]) == (9, 9, 0)
     depthwise = operators_for((batch, 4, 8, 8), (4, 1, 3, 3), "w", group=4)
-    assert depthwise["Mul"] == 9
-    assert not depthwise["Conv"]
+    assert (depthwise["MatMul"], depthwise["Conv"], depthwise["Slice"]) == (1, 1, 0)
+    strided = operators_for((batch, 64, 64, 64), (64, 1, 3, 3), "w", group=64, strides=[2, 2])
+    assert (strided["MatMul"], strided["Conv"], strided["Slice"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"pads": [1, 0, 2, 1]}, {"pads": [2, 2, 2, 2], "dilations": [1, 2]}]
+)
+def test_depthwise_kernels_by_sums(
+    attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w = spread((2, 3, 6, 7), -1, 1), spread((3, 1, 3, 2), -1, 1, seed=1)
+
+    def by_w() -> tuple[Array, bool]:
+        graph, (_, found), _, _ = gradients_of("Conv", x, w, {"group": 3, **attributes}, x.shape)
+        return found, not any(node.op_type == "MatMul" for node in graph)
+
+    unfolded, by_sums = by_w()
+    assert not by_sums
+    monkeypatch.setattr(kernel_products, "_MOST_UNFOLDED", 0)
+    summed, by_sums = by_w()
+    assert by_sums
+    np.testing.assert_allclose(summed, unfolded, rtol=1e-12, atol=1e-12)
 
 
 def test_the_kernels_gradient_over_images_of_any_size_is_a_conv() -> None:
