@@ -152,23 +152,30 @@ def clip(b: B, n: N, g: Any) -> list[Any]:
     Where the bounds cross, every result is `high`; where they are equal, `low` gets nothing.
     """
     x, low, high = n.required(0), n.input(1), n.input(2)
-    below = None if low is None else b.op("Less", x, low)
-    above = None if high is None else b.op("Greater", x, high)
+
+    def below() -> Any:
+        return b.op("Less", x, low)
+
+    def above() -> Any:
+        return b.op("Greater", x, high)
 
     def where(condition: Any) -> Any:
         return b.op("Mul", g, b.cast(condition, b.dtype(x)))
 
     def dx() -> Any:
-        outside = [c for c in (below, above) if c is not None]
-        if not outside:
+        if low is None and high is None:
             return g
-        return where(b.op("Not", outside[0] if len(outside) == 1 else b.op("Or", *outside)))
+        ends = [None if bound is None else b.constant_value(bound) for bound in (low, high)]
+        if low is None or high is None or (None not in ends and bool(np.all(ends[0] <= ends[1]))):
+            # Two kernels instead of five.
+            return where(b.op("Equal", x, n.outputs[0]))
+        return where(b.op("Not", b.op("Or", below(), above())))
 
     def dlow() -> Any:
-        return where(below if high is None else b.op("And", below, b.op("Less", low, high)))
+        return where(below() if high is None else b.op("And", below(), b.op("Less", low, high)))
 
     def dhigh() -> Any:
-        return where(above if low is None else b.op("Or", above, b.op("Less", high, low)))
+        return where(above() if low is None else b.op("Or", above(), b.op("Less", high, low)))
 
     return [dx, dlow, dhigh]
 
