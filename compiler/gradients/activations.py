@@ -67,29 +67,29 @@ def thresholded_relu(b: B, n: N, g: Any) -> list[Any]:
 @gradient("Elu")
 def elu(b: B, n: N, g: Any) -> list[Any]:
     """exp(0) * alpha at zero."""
-    below = b.op("Add", n.outputs[0], n.attribute("alpha", 1.0))
-    return [_piecewise(b, n, g, 1.0, below)]
+    return [b.op("Mul", g, _bent(b, n.outputs[0], n.attribute("alpha", 1.0), 1.0))]
 
 
 @gradient("Selu")
 def selu(b: B, n: N, g: Any) -> list[Any]:
+    """exp(0) * alpha * gamma at zero."""
     alpha = n.attribute("alpha", 1.67326319217681884765625)
     gamma = n.attribute("gamma", 1.05070102214813232421875)
-    return [_piecewise(b, n, g, gamma, b.op("Add", n.outputs[0], alpha * gamma))]
+    return [b.op("Mul", g, _bent(b, n.outputs[0], alpha * gamma, gamma))]
 
 
 @gradient("Celu")
 def celu(b: B, n: N, g: Any) -> list[Any]:
-    alpha = n.attribute("alpha", 1.0)
-    below = b.op("Exp", b.op("Min", b.op("Mul", n.required(0), 1.0 / alpha), 0.0))
-    return [_piecewise(b, n, g, 1.0, below)]
+    scaled = b.op("Mul", n.required(0), 1.0 / n.attribute("alpha", 1.0))
+    return [b.op("Mul", g, b.op("Exp", b.op("Min", scaled, 0.0)))]
 
 
-def _piecewise(b: B, n: N, g: Any, above: float, below: Any) -> Any:
-    """g * (above where x > 0 else below)."""
-    condition = b.op("Greater", n.required(0), 0.0)
-    slope = b.op("Where", condition, np.asarray(above, b.dtype(g)), below)
-    return b.op("Mul", g, slope)
+def _bent(b: B, y: Any, at_zero: float, above: float) -> Any:
+    """`at_zero` + y where y <= 0, else `above`; without a Where, which is slow."""
+    slope = b.op("Add", b.op("Min", y, 0.0), at_zero)
+    if above == at_zero:
+        return slope
+    return b.op("Add", slope, b.op("Mul", positive(b, y), above - at_zero))
 
 
 @gradient("Sigmoid")
