@@ -165,8 +165,7 @@ def clip(b: B, n: N, g: Any) -> list[Any]:
     def dx() -> Any:
         if low is None and high is None:
             return g
-        ends = [None if bound is None else b.constant_value(bound) for bound in (low, high)]
-        if low is None or high is None or (None not in ends and bool(np.all(ends[0] <= ends[1]))):
+        if low is None or high is None or _are_ordered(b, low, high):
             # Two kernels instead of five.
             return where(b.op("Equal", x, n.outputs[0]))
         return where(b.op("Not", b.op("Or", below(), above())))
@@ -178,6 +177,12 @@ def clip(b: B, n: N, g: Any) -> list[Any]:
         return where(above() if low is None else b.op("Or", above(), b.op("Less", high, low)))
 
     return [dx, dlow, dhigh]
+
+
+def _are_ordered(b: B, low: Any, high: Any) -> bool:
+    """Whether the first is known to be no more than the second."""
+    least, most = b.constant_value(low), b.constant_value(high)
+    return least is not None and most is not None and bool(np.all(least <= most))
 
 
 @gradient("Where", broadcasts=True)
