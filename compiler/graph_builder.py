@@ -16,7 +16,7 @@ from onnxtape.compiler import dtypes
 from onnxtape.compiler.builder import Builder
 from onnxtape.compiler.dims import Shape
 from onnxtape.compiler.errors import Phase, Provenance, ShapeError, describe_operands, located
-from onnxtape.compiler.graph_names import symbols_in, taken_in
+from onnxtape.compiler.graph_names import NODE_SUFFIX, symbols_in, taken_in
 from onnxtape.compiler.inference import BROADCASTING as BROADCASTING
 from onnxtape.compiler.inference import infer, shape_of
 from onnxtape.compiler.notes import SUPERSEDED, Composite, composites
@@ -97,7 +97,7 @@ class GraphBuilder(Builder[ir.Value]):
         )
         for output in node.outputs:
             output.name = self.unique_name(op_type)
-        node.name = f"{node.outputs[0].name}_node"
+        node.name = f"{node.outputs[0].name}{NODE_SUFFIX}"
         self._infer(node)
         if self._successor is not None and self._successor.graph is not None:
             self._successor.graph.insert_before(self._successor, node)
@@ -279,7 +279,7 @@ class GraphBuilder(Builder[ir.Value]):
         for output, original in zip(copied.outputs, node.outputs, strict=True):
             output.name = self.unique_name(node.op_type) if original.name else ""
             output.type, output.shape = original.type, original.shape
-        copied.name = f"{copied.outputs[0].name}_node"
+        copied.name = f"{copied.outputs[0].name}{NODE_SUFFIX}"
         unknown = any(o.type is None or o.shape is None for o in copied.outputs)
         if node.domain in ("", "ai.onnx"):
             self._admit(node.op_type, node.attributes, len(inputs), len(node.outputs))

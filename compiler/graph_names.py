@@ -21,9 +21,17 @@ def values_in(graph: ir.Graph) -> Iterator[ir.Value]:
                 yield from values_in(attr.as_graph())
 
 
+#: What a builder appends to the name of a node's first value for the node's own.
+NODE_SUFFIX = "_node"
+
+
 def taken_in(graph: ir.Graph) -> tuple[set[str], set[str]]:
-    """The names of the graph's values, and the symbols in their shapes."""
-    names: set[str] = set()
+    """Names that values cannot have, and the symbols in shapes.
+
+    Besides the values' those that would give a node another's name: ONNX Runtime's rewrites keep a
+    node's name and change its values'.
+    """
+    names = {(node.name or "").removesuffix(NODE_SUFFIX) for node in graph.all_nodes()}
     dims: set[Dim] = set()
     for value in values_in(graph):
         if value.name:

@@ -37,11 +37,13 @@ from onnxtape.compiler.passes.products.weight_gradients import WideOperandsFirst
 from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.repeated_rows import GatherRepeatedRows
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
+from onnxtape.compiler.passes.selections import SelectByBits, selections
 from onnxtape.compiler.passes.views import MergeViews
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
 from onnxtape.compiler.target import CPU, Target
 from onnxtape.errors import ExecutionError
 from onnxtape.runtime.batch_parts import BatchParts
+from onnxtape.runtime.bit_casts import has_bit_cast
 from onnxtape.runtime.blocked_layout import block_size
 from onnxtape.runtime.captured import wants_capture, without_capture
 from onnxtape.runtime.graph_cache import CachedGraph, cache_key, graph_cache
@@ -227,8 +229,10 @@ def _optimized(
 
 
 def _tidy(optimized: ir.Model, late: Collection[str]) -> None:
-    """Mend what ONNX Runtime's rewrites leave."""
+    """Mend what ONNX Runtime's rewrites leave, and do what these would not understand."""
     run_passes(optimized, [MergeViews(late), SquareTurned(), RemoveDeadCode(), MakeEarly(late)])
+    if selections(optimized.graph) and has_bit_cast():
+        run_passes(optimized, [SelectByBits()])
 
 
 def packs_updates(traced: TracedStep, providers: Providers) -> bool:
