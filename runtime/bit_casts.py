@@ -10,7 +10,7 @@ from onnxtape.runtime.session import create_session
 
 @functools.cache
 def has_bit_cast() -> bool:
-    """Whether its CPU provider has BitCast, of opset 26, which the installed onnx has to know too."""
+    """Whether its CPU provider has BitCast, of opset 26, which onnx has to know too."""
     import onnx
     from onnx import TensorProto, helper
 
