@@ -36,8 +36,9 @@ class SelectByBits(GraphPass):
             model.opset_imports[""] = max(OPSET, model.opset_imports[""])
             selection = _Selection(GraphBuilder(model.graph, opset=model.opset_imports[""]))
         for node in found:
+            condition, x, y = (value for value in node.inputs if value is not None)
             with selection.b.before(node):
-                result = selection.of(*node.inputs)
+                result = selection.of(condition, x, y)
             selection.b.take_place(node, result)
         return bool(found)
 
