@@ -38,6 +38,7 @@ from onnxtape.compiler.passes.rematerialize import Rematerialize, estimated_peak
 from onnxtape.compiler.passes.repeated_rows import GatherRepeatedRows
 from onnxtape.compiler.passes.schedule import recomputed_values, schedule_updates
 from onnxtape.compiler.passes.selections import SelectByBits, selections
+from onnxtape.compiler.passes.signs import SignsByClip
 from onnxtape.compiler.passes.views import MergeViews
 from onnxtape.compiler.sharding.split import FIRST_SAMPLE, Split, part_name, split_batch
 from onnxtape.compiler.target import CPU, Target
@@ -259,10 +260,10 @@ def _is_frugal(traced: TracedStep) -> bool:
 
 
 def _kernel_passes(block: int, threads: int) -> list[GraphPass]:
-    """What prepares convolutions, products, and sums of rows for ONNX Runtime's CPU kernels."""
+    """What prepares convolutions, products, sums of rows and signs for the kernels of the CPU."""
     blocked = [BlockedConvolutions(block, threads), RemoveDeadCode()] if block else []
     products = [TransposedOperands(), WideOperandsFirst(), ScaledLayers()]
-    return [*blocked, *products, GatherRepeatedRows(), AddToRows()]
+    return [*blocked, *products, GatherRepeatedRows(), AddToRows(), SignsByClip()]
 
 
 def model_to_run(

@@ -1,4 +1,4 @@
-"""`where` in compiled steps: numbers to the bit, by other operators than in what is exported."""
+"""`where` and `sign` in compiled steps: the same, by other operators than in what is exported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import onnxtape as ot
 from onnxtape import compilation, ops
 from onnxtape.runtime.bit_casts import has_bit_cast
 
-pytestmark = pytest.mark.skipif(not has_bit_cast(), reason="needs an ONNX Runtime with BitCast")
+needs_bit_casts = pytest.mark.skipif(
+    not has_bit_cast(), reason="needs an ONNX Runtime with BitCast"
+)
 
 SHAPE = (64, 130)
 
@@ -51,6 +53,7 @@ def special_numbers(seed: int) -> Any:
     return bits
 
 
+@needs_bit_casts
 @pytest.mark.parametrize("kind", ["both", "zero after", "zero before", "minus zero", "broadcast"])
 def test_the_bits_are_those_of_one_or_the_other(kind: str, run: list[ir.Model]) -> None:
     x, y = special_numbers(0), special_numbers(1)[:, ::-1].copy()
@@ -75,6 +78,7 @@ def test_the_bits_are_those_of_one_or_the_other(kind: str, run: list[ir.Model]) 
     assert exported.opset_import[0].version < 26
 
 
+@needs_bit_casts
 def test_the_gradient_does_not_meet_what_was_not_chosen(run: list[ir.Model]) -> None:
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     w = ot.Variable(x)
@@ -96,3 +100,30 @@ def test_the_gradient_does_not_meet_what_was_not_chosen(run: list[ir.Model]) -> 
     expected = np.zeros(SHAPE, np.float32)
     expected[x > 0] = -1 / positive**2
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-5)
+
+
+def test_signs(run: list[ir.Model]) -> None:
+    x = special_numbers(0)
+    # Numbers below this are zeros while a step runs.
+    x[np.abs(x) < np.finfo(np.float32).tiny] = 0
+    step = step_with_state(ops.sign)
+    np.testing.assert_array_equal(step(x).numpy(), np.sign(x))
+    used = Counter(node.op_type for node in run[-1].graph)
+    assert (used["Sign"], used["Mul"], used["Clip"]) == (0, 1, 1)
+    assert "Sign" in {node.op_type for node in step.get_concrete_function(x).model.graph.node}
+
+
+def test_signs_in_an_update(run: list[ir.Model]) -> None:
+    """Lion's step is a sign: its chain of nodes is packed as before."""
+    w = ot.Variable(np.ones(300_000, np.float32))
+    optimizer = ot.optimizers.Lion(0.1)
+    gradient = np.random.default_rng(0).normal(size=300_000).astype(np.float32)
+
+    @ot.function(fallback="error")
+    def step(g: Any) -> None:
+        optimizer.apply([g * 2.0], [w])
+
+    step(gradient)
+    np.testing.assert_allclose(w.numpy(), 1 - 0.1 * np.sign(gradient), rtol=1e-6)
+    assert not any(node.op_type == "Sign" for node in run[-1].graph)
+    assert step.get_concrete_function(gradient).in_place_count >= 2
