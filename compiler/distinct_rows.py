@@ -90,8 +90,8 @@ def _standing(b: Builder[Any], size: Any, places: Any, numbers: Any) -> Any:
 
 
 def _places_of(b: Builder[Any], mask: Any) -> Any:
-    """Where a boolean vector is true."""
-    return b.op("Squeeze", b.op("NonZero", mask), [0])
+    """Where a boolean vector is true; NonZero takes twice as long."""
+    return b.op("Compress", b.positions(mask, 0), mask, axis=0)
 
 
 def add_rows(b: Builder[Any], table: Any, rows: Rows, *, square: float | None = None) -> Any:

@@ -52,7 +52,7 @@ def _from_table(
         return None
     whole = reshape.inputs[0]
     expand = None if whole is None else whole.producer()
-    if expand is None or not applies(expand, "Expand") or not _is_counted(places):
+    if expand is None or not applies(expand, "Expand") or not _is_counted(b, places):
         return None
     few = expand.inputs[0]
     given, expanded, shape = shape_of(few), shape_of(whole), shape_of(copies)
@@ -68,13 +68,13 @@ def _from_table(
     return tables[copies], b.op("Div", places, times)
 
 
-def _is_counted(places: ir.Value) -> bool:
-    """Whether they come from a NonZero, so that none counts from the end."""
+def _is_counted(b: GraphBuilder, places: ir.Value) -> bool:
+    """Whether they are some of known numbers, none of which counts from the end."""
     node = places.producer()
-    while node is not None and applies(node, "Squeeze", "Unsqueeze", "Reshape"):
-        first = node.inputs[0]
-        node = None if first is None else first.producer()
-    return node is not None and applies(node, "NonZero")
+    if node is None or not applies(node, "Compress") or node.inputs[0] is None:
+        return False
+    numbers = b.constant_value(node.inputs[0])
+    return numbers is not None and bool((numbers >= 0).all())
 
 
 def _product(

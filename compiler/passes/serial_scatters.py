@@ -32,8 +32,18 @@ class SerialScatters(GraphPass):
 
     adds = frozenset(
         [
-            *("Add", "And", "Concat", "ConstantOfShape", "Div", "Equal", "Gather", "Greater"),
-            *("GatherElements", "Identity", "Loop", "Max", "Mul", "NonZero", "Not", "Range"),
+            *(
+                "Add",
+                "And",
+                "Compress",
+                "Concat",
+                "ConstantOfShape",
+                "Div",
+                "Equal",
+                "Gather",
+                "Greater",
+            ),
+            *("GatherElements", "Identity", "Loop", "Max", "Mul", "Not", "Range"),
             *("ReduceProd", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split"),
             *("Squeeze", "Sub", "Unsqueeze"),
         ]
