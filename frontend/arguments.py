@@ -86,8 +86,14 @@ class Arguments:
         self.key = (self.structure, tuple(descriptions))
 
     def all_tensors(self, args: tuple[Any, ...]) -> bool:
-        """Whether the call was of the plainest kind: arrays and tensors, one per parameter."""
-        return self.structure is None and len(args) == len(self.leaves) == len(self.places)
+        """Whether the call was of the plainest kind: arrays and tensors, each by itself.
+
+        Args:
+            args: as they were given, of which `*args` may take several.
+        """
+        if any(isinstance(arg, (Mapping, list, tuple)) for arg in args):
+            return False
+        return len(args) == len(self.leaves) == len(self.places)
 
     @property
     def family_key(self) -> Any:

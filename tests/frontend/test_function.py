@@ -295,3 +295,21 @@ def test_the_concrete_model_is_plain_onnx_that_runs_as_it_is() -> None:
             )
     roles = {entry.name: entry.role for entry in concrete.state}
     assert set(roles.values()) == {"parameter", "optimizer", "metric"}
+
+
+def test_variable_arguments_take_the_short_way() -> None:
+    """What a later call with the same shapes is recognized by: arrays and tensors alone."""
+
+    @ot.function(fallback="error")
+    def add(first: Any, *rest: Any) -> Any:
+        parts = [part if isinstance(part, list) else [part] for part in rest]
+        return sum((leaf for part in parts for leaf in part), start=first)
+
+    x = np.ones(2, np.float32)
+    np.testing.assert_array_equal(add(x, [x, x], []).numpy(), [3, 3])
+    assert add._recent is None
+    np.testing.assert_array_equal(add(x, x, x).numpy(), [3, 3])
+    assert add._recent is not None
+    assert add._recent.match((x, x, x)) is not None
+    assert add._recent.match((x, [x, x], [])) is None
+    np.testing.assert_array_equal(add(x, 2 * x, x).numpy(), [4, 4])
