@@ -32,18 +32,8 @@ class SerialScatters(GraphPass):
 
     adds = frozenset(
         [
-            *(
-                "Add",
-                "And",
-                "Compress",
-                "Concat",
-                "ConstantOfShape",
-                "Div",
-                "Equal",
-                "Gather",
-                "Greater",
-            ),
-            *("GatherElements", "Identity", "Loop", "Max", "Mul", "Not", "Range"),
+            *("Add", "And", "Concat", "ConstantOfShape", "Div", "Equal", "Gather", "Greater"),
+            *("Compress", "GatherElements", "Identity", "Loop", "Max", "Mul", "Not", "Range"),
             *("ReduceProd", "Reshape", "ScatterElements", "ScatterND", "Shape", "Slice", "Split"),
             *("Squeeze", "Sub", "Unsqueeze"),
         ]

@@ -150,6 +150,15 @@ def test_squares_are_made_of_turned_gradients(square_first: bool) -> None:
     assert Counter(node.op_type for node in graph) == {"Transpose": 1, "Mul": 1}
 
 
+def test_a_turned_gradient_that_is_read_before_its_square_keeps_its_place() -> None:
+    graph, b = new_graph()
+    g = b.input("g", FLOAT32, (3, 4))
+    turned = b.op("Transpose", g, perm=[1, 0])
+    graph.outputs.append(b.op("Neg", turned))
+    graph.outputs.append(b.op("Transpose", b.op("Mul", g, g), perm=[1, 0]))
+    assert after(graph, SquareTurned()) == {"Transpose": 1, "Mul": 2, "Neg": 1}
+
+
 def test_squares_that_others_read_stay() -> None:
     graph, b = new_graph()
     g = b.input("g", FLOAT32, (3, 3))

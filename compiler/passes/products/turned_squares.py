@@ -20,13 +20,17 @@ class SquareTurned(GraphPass):
 
     def run(self, model: ir.Model) -> bool:
         builder = GraphBuilder(model.graph, opset=model.opset_imports.get("", 21))
+        place = {node: i for i, node in enumerate(model.graph)}
         changed = False
         for node in list(model.graph):
             other = _turned(node)
             if other is None:
                 continue
-            model.graph.remove(other)
-            model.graph.insert_before(node, other)
+            # Not later than it was: others may read it in between.
+            if place[other] > place[node]:
+                model.graph.remove(other)
+                model.graph.insert_before(node, other)
+                place[other] = place[node]
             with builder.before(node):
                 square = builder.op("Mul", other.outputs[0], other.outputs[0])
             builder.take_place(node, square)
